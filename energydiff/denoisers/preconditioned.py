@@ -1,0 +1,108 @@
+"""EDM preconditioning (Karras et al. 2022, table 1), made conservative.
+
+With u = x/√(σ²+σ_d²) and c = ¼ log σ, the energy a potential φ defines is
+
+    E(x, σ) = ½‖u‖² + (d/2) log 2π(σ²+σ_d²) − (σ_d/σ) φ(u, c) + gauge(σ)
+
+so that D = x − σ²∇E = c_skip x + c_out ∇_u φ(u, c) with exactly EDM's coefficients: the gradient
+of the potential plays the part of the raw network. φ = 0 is the exact energy of
+N(0, (σ²+σ_d²) I), constant included. The unconstrained baseline puts the raw network itself there.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from energydiff.denoisers.gauge import Gauge
+from energydiff.energies.base import Denoiser, Energy, Sigma, per_sample, sigma_vector
+from energydiff.errors import UserError
+from energydiff.potentials import Backbone, InnerProduct, Potential, SummedOutput
+
+Parametrization = Literal["inner_product", "sum", "unconstrained"]
+
+
+class EnergyDenoiser(Energy):
+    """The energy of a potential over a backbone.
+
+    Args:
+        potential: φ(u, c, label).
+        sigma_data: σ_d, RMS of the data about zero, in units of x.
+        compile: compute energy and gradient in one compiled function (``torch.compile``), checked
+            against the eager gradient on first use.
+    """
+
+    def __init__(self, potential: Potential, sigma_data: float, compile: bool = False) -> None:
+        super().__init__()
+        self.shape = potential.backbone.shape
+        self.num_classes = potential.backbone.num_classes
+        self.potential = potential
+        self.sigma_data = _positive_sigma_data(sigma_data)
+        self.gauge = Gauge()
+
+    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        _check_label(self, label)
+        sigma = sigma_vector(sigma, x)
+        u, variance = _scale_input(x, sigma, self.sigma_data)
+        phi = self.potential(u, 0.25 * sigma.log(), label)
+        gaussian = 0.5 * u.square().flatten(1).sum(1) + 0.5 * self.dim * torch.log(
+            2 * math.pi * variance
+        )
+        return gaussian - self.sigma_data / sigma * phi + self.gauge(sigma.log())
+
+
+class UnconstrainedDenoiser(Denoiser):
+    """D = c_skip x + c_out F(u, c): the same backbone without an energy behind it."""
+
+    def __init__(self, backbone: Backbone, sigma_data: float) -> None:
+        super().__init__()
+        self.shape = backbone.shape
+        self.num_classes = backbone.num_classes
+        self.backbone = backbone
+        self.sigma_data = _positive_sigma_data(sigma_data)
+
+    def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        _check_label(self, label)
+        sigma = sigma_vector(sigma, x)
+        u, variance = _scale_input(x, sigma, self.sigma_data)
+        raw = self.backbone(u, 0.25 * sigma.log(), label).to(x.dtype)
+        skip = self.sigma_data**2 / variance
+        out = sigma * self.sigma_data * variance.rsqrt()
+        return per_sample(skip, x) * x + per_sample(out, x) * raw
+
+
+def build_denoiser(
+    backbone: Backbone,
+    sigma_data: float,
+    parametrization: Parametrization = "inner_product",
+    compile: bool = False,
+) -> EnergyDenoiser | UnconstrainedDenoiser:
+    """The one switch between an energy and its unconstrained baseline on the same backbone."""
+    match parametrization:
+        case "inner_product":
+            return EnergyDenoiser(InnerProduct(backbone), sigma_data, compile)
+        case "sum":
+            return EnergyDenoiser(SummedOutput(backbone), sigma_data, compile)
+        case "unconstrained":
+            return UnconstrainedDenoiser(backbone, sigma_data)
+    raise UserError(
+        f"parametrization is {parametrization!r}; choose inner_product, sum or unconstrained."
+    )
+
+
+def _scale_input(x: Tensor, sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
+    """u = x/√(σ²+σ_d²), like x, and the variance σ²+σ_d², (B,)."""
+    variance = sigma.square() + sigma_data**2
+    return x * per_sample(variance.rsqrt(), x), variance
+
+
+def _positive_sigma_data(value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"sigma_data is {value}; it is the RMS of the data and must be positive.")
+    return float(value)
+
+
+def _check_label(model: Denoiser, label: Tensor | None) -> None:
+    if label is not None and model.num_classes == 0:
+        raise UserError("a class label was given, but this model was built with num_classes = 0.")

@@ -1,0 +1,184 @@
+"""What an energy is, and the one gate through which it is differentiated.
+
+An energy is a scalar E(x, σ) = −log p_σ(x) in nats, where p_σ is the data density convolved with
+N(0, σ²I). Everything else follows from it:
+
+    score          s = −∇E
+    denoiser       D = x − σ²∇E                                (Tweedie: E[x0 | x])
+    free energy    V = σ² [E − (d/2) log 2πσ²]  ≥ 0            the Lyapunov function
+    its gradient   ∇V = x − D
+
+V is half the soft squared distance to the data: V → ½ dist(x, data)² as σ → 0.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from energydiff.errors import NoEnergyError, UserError
+
+Sigma = float | Tensor
+
+
+class Denoiser(nn.Module, ABC):
+    """A posterior mean D(x, σ) = E[x0 | x0 + σε = x] over samples of one shape.
+
+    Attributes:
+        shape: shape of one sample, ``(C, H, W)`` or ``(d,)``.
+        num_classes: number of class labels; 0 if the model takes none.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int = 0
+
+    @abstractmethod
+    def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        """Posterior mean, like ``x`` (B, \\*shape).
+
+        ``sigma`` is a positive noise level, scalar or (B,). ``label`` is (B,) integers, −1 where
+        the class is unknown; ``None`` means unknown for all.
+        """
+
+    @property
+    def energy(self) -> "Energy | None":
+        """The energy this denoiser is the gradient of; ``None`` if there is none."""
+        return None
+
+    @property
+    def dim(self) -> int:
+        """d, the number of scalars in one sample."""
+        return math.prod(self.shape)
+
+    def require_energy(self) -> "Energy":
+        """The energy, or ``NoEnergyError`` for a model that has none."""
+        if self.energy is None:
+            raise NoEnergyError(
+                f"{type(self).__name__} is an unconstrained denoiser: its field is not the gradient"
+                " of an energy, so it has no energy, free energy, trace or certificate."
+            )
+        return self.energy
+
+
+class Energy(Denoiser):
+    """A scalar energy E(x, σ) in nats. A subclass writes only ``forward``.
+
+    A subclass may also override ``value_and_grad`` with an analytic gradient, which must equal
+    autograd's. Attribute ``exact``: E is the true −log p_σ of some data density, so the theorems
+    on the Lyapunov function hold for it and a certificate may say ``proved``.
+    """
+
+    exact: bool = False
+
+    @abstractmethod
+    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        """E(x, σ) in nats, (B,). Shapes as in :meth:`Denoiser.denoise`."""
+
+    @property
+    def energy(self) -> "Energy":
+        return self
+
+    def value_and_grad(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """E (B,) and ∇E (like x) in one pass.
+
+        The result is the same under ``fit``, ``validate``, ``test``, ``predict``, ``no_grad`` and
+        ``inference_mode``. A graph through ∇E is kept only where somebody can want it: gradients
+        are enabled, and either the model is training or ``x`` itself requires a gradient.
+        """
+        create_graph = torch.is_grad_enabled() and (x.requires_grad or self._trains())
+        with self._differentiable(x, sigma, label, keep=create_graph) as (x, sigma, label):
+            energy = self(x, sigma, label)
+            (grad,) = torch.autograd.grad(energy.sum(), x, create_graph=create_graph)
+        return (energy if create_graph else energy.detach()), grad
+
+    def score(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        """∇ log p_σ(x) = −∇E, like ``x``."""
+        return -self.value_and_grad(x, sigma, label)[1]
+
+    def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        """D = x − σ²∇E (Tweedie's formula)."""
+        grad = self.value_and_grad(x, sigma, label)[1]
+        return x - per_sample(sigma, x).square() * grad
+
+    def free_energy(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        """The Lyapunov function V = σ² [E − (d/2) log 2πσ²], (B,), in squared units of x."""
+        return self.energy_to_free_energy(self(x, sigma, label), sigma)
+
+    def energy_to_free_energy(self, energy: Tensor, sigma: Sigma) -> Tensor:
+        """V from an energy already evaluated at the same point; (B,) to (B,)."""
+        sigma = torch.as_tensor(sigma, dtype=energy.dtype, device=energy.device)
+        return sigma**2 * (energy - 0.5 * self.dim * torch.log(2 * math.pi * sigma**2))
+
+    def noise_derivative(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        """∂E/∂log σ at fixed x, (B,), nats. Its mean over noisy data is 0 for a true density."""
+        create_graph = torch.is_grad_enabled() and self._trains()
+        with self._differentiable(x, sigma, label, keep=create_graph) as (x, sigma, label):
+            log_sigma = sigma_vector(sigma, x).log().detach().requires_grad_()
+            energy = self(x, log_sigma.exp(), label)
+            return torch.autograd.grad(energy.sum(), log_sigma, create_graph=create_graph)[0]
+
+    def hessian_vector_product(
+        self, x: Tensor, sigma: Sigma, vector: Tensor, label: Tensor | None = None
+    ) -> Tensor:
+        """∇²E(x, σ) · vector, like ``x``."""
+        with self._differentiable(x, sigma, label, keep=False) as (x, sigma, label):
+            grad = self.value_and_grad(x, sigma, label)[1]
+            return torch.autograd.grad(grad, x, _normal_tensor(vector))[0]
+
+    def _trains(self) -> bool:
+        return self.training and any(p.requires_grad for p in self.parameters())
+
+    @contextmanager
+    def _differentiable(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None, *, keep: bool
+    ) -> Iterator[tuple[Tensor, Sigma, Tensor | None]]:
+        """A scope in which E can be differentiated, whatever mode the caller is in.
+
+        ``enable_grad`` alone does nothing inside ``inference_mode``, and an inference tensor can
+        take part in no graph: without this scope a public sampler returns another field, or
+        nothing, in silence.
+        """
+        first = next(self.parameters(), None)
+        if first is not None and first.is_inference():
+            raise UserError(
+                f"{type(self).__name__} was built or moved under torch.inference_mode(), so its"
+                " energy cannot be differentiated; build it outside that mode."
+            )
+        with ExitStack() as scope:
+            scope.enter_context(torch.inference_mode(False))
+            scope.enter_context(torch.enable_grad())
+            if not self.training:
+                # Energies, traces and line searches stay in float32: a bfloat16 value is off by
+                # half a nat where a step changes E by two.
+                scope.enter_context(torch.autocast(x.device.type, enabled=False))
+                x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+            x, sigma, label = (_normal_tensor(t) for t in (x, sigma, label))
+            if not (keep and x.requires_grad):
+                x = x.detach().requires_grad_()
+            yield x, sigma, label
+
+
+def sigma_vector(sigma: Sigma, x: Tensor) -> Tensor:
+    """σ as a (B,) tensor of x's dtype and device; ``UserError`` for a number that is not > 0."""
+    if not isinstance(sigma, Tensor) and not sigma > 0:
+        raise UserError(f"sigma must be positive, got {sigma}: energies exist only for noisy data.")
+    return torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(x.shape[0])
+
+
+def per_sample(values: Sigma, x: Tensor) -> Tensor:
+    """A scalar or (B,) quantity shaped (B, 1, …) so that it multiplies samples like ``x``."""
+    values = torch.as_tensor(values, dtype=x.dtype, device=x.device)
+    return values if values.ndim == 0 else values.view(-1, *[1] * (x.ndim - 1))
+
+
+def _normal_tensor(value: Any) -> Any:
+    """A copy of an inference tensor that autograd accepts; anything else as it is."""
+    if isinstance(value, Tensor) and value.is_inference():
+        return value.clone()
+    return value

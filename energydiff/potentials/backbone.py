@@ -1,0 +1,97 @@
+"""What every vector network F(u, c, label) has in common: its config and its conditioning."""
+
+import functools
+import inspect
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from energydiff.errors import UserError
+
+
+class Backbone(nn.Module, ABC):
+    """A network F(u, c, label) like u, with unit-variance input u of one fixed shape.
+
+    It must be twice differentiable (no ReLU unless squared), and has no output bias: under a
+    summed head a bias is pure gauge and would never get a gradient.
+
+    Attributes:
+        config: the constructor's arguments, defaults filled in: all that a saved model needs to
+            build the network again.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int
+    config: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        init = cls.__init__
+        signature = inspect.signature(init)
+
+        @functools.wraps(init)
+        def recording_init(self: "Backbone", *args: Any, **kwargs: Any) -> None:
+            init(self, *args, **kwargs)
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            self.config = dict(list(bound.arguments.items())[1:])
+
+        cls.__init__ = recording_init  # type: ignore[method-assign]
+
+    @abstractmethod
+    def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        """F, like ``u`` (B, \\*shape). ``c`` = ¼ log σ, (B,). ``label`` (B,), −1 for unknown."""
+
+
+class Conditioning(nn.Module):
+    """Embeds c = ¼ log σ and an optional class label as one vector (B, width).
+
+    The noise features are sines and cosines of c, so ∂E/∂σ exists everywhere: a table of fixed
+    noise levels would have none. The last row of the label table means "unknown".
+    """
+
+    def __init__(self, width: int, num_classes: int = 0, frequencies: int = 16) -> None:
+        super().__init__()
+        # c spans about two units between σ = 0.01 and 80: an eighth to four periods per unit.
+        self.register_buffer(
+            "frequencies",
+            2 * math.pi * torch.logspace(-3, 2, frequencies, base=2),
+            persistent=False,
+        )
+        self.noise = nn.Sequential(
+            nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.label = nn.Embedding(num_classes + 1, width) if num_classes else None
+
+    def forward(self, c: Tensor, label: Tensor | None) -> Tensor:
+        phase = c[:, None] * self.frequencies
+        embedding: Tensor = self.noise(torch.cat([phase.cos(), phase.sin()], dim=1))
+        if self.label is not None:
+            unknown = self.label.num_embeddings - 1
+            if label is None:
+                label = torch.full(c.shape, unknown, device=c.device)
+            embedding = embedding + self.label(torch.where(label < 0, unknown, label))
+        return embedding
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(qkᵀ/√d) v over (…, tokens, d), written out: fused kernels have no second derivative."""
+    return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v
+
+
+def require_divisible(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    """``UserError`` unless ``divisor`` divides ``value``."""
+    if value % divisor:
+        raise UserError(f"{name} {value} must be divisible by {divisor_name} {divisor}.")
+
+
+def require_image(network: str, shape: tuple[int, ...]) -> None:
+    """``UserError`` unless the shape is (C, H, W)."""
+    if len(shape) != 3:
+        raise UserError(
+            f"{network} takes images (C, H, W), but the data has shape {tuple(shape)};"
+            " use the MLP backbone for vectors."
+        )

@@ -1,0 +1,28 @@
+"""Samplers, what they record (trace) and what that proves (certificate)."""
+
+from energydiff.sampling.certificate import Certificate, certify
+from energydiff.sampling.euler import Euler
+from energydiff.sampling.grids import (
+    geometric_sigmas,
+    given_sigmas,
+    karras_sigmas,
+    linear_sigmas,
+)
+from energydiff.sampling.heun import Heun
+from energydiff.sampling.sampler import Sampler, SampleResult
+from energydiff.sampling.trace import Trace, join_traces
+
+__all__ = [
+    "Certificate",
+    "Euler",
+    "Heun",
+    "SampleResult",
+    "Sampler",
+    "Trace",
+    "certify",
+    "geometric_sigmas",
+    "given_sigmas",
+    "join_traces",
+    "karras_sigmas",
+    "linear_sigmas",
+]

@@ -1,0 +1,62 @@
+"""Noise grids: σ_0 > σ_1 > … > σ_N = σ_min > 0, as (steps + 1,) float64 tensors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from energydiff.errors import UserError
+
+
+def karras_sigmas(
+    steps: int, sigma_min: float = 0.02, sigma_max: float = 80.0, rho: float = 7.0
+) -> Tensor:
+    """Linear in σ^(1/ρ) (Karras et al. 2022, eq. 5): short steps at low noise."""
+    _check(steps, sigma_min, sigma_max)
+    if not rho > 0:
+        raise UserError(f"rho must be positive, got {rho}.")
+    ramp = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return _exact_ends((high + ramp * (low - high)) ** rho, sigma_min, sigma_max)
+
+
+def geometric_sigmas(steps: int, sigma_min: float = 0.02, sigma_max: float = 80.0) -> Tensor:
+    """Equal ratios (Song & Ermon 2019): every Euler step has the same step size η = 1 − σ'/σ."""
+    _check(steps, sigma_min, sigma_max)
+    low, high = torch.tensor([sigma_min, sigma_max], dtype=torch.float64).log().tolist()
+    ramp = torch.linspace(high, low, steps + 1, dtype=torch.float64)
+    return _exact_ends(ramp.exp(), sigma_min, sigma_max)
+
+
+def linear_sigmas(steps: int, sigma_min: float = 0.02, sigma_max: float = 80.0) -> Tensor:
+    """Equal differences."""
+    _check(steps, sigma_min, sigma_max)
+    return torch.linspace(sigma_max, sigma_min, steps + 1, dtype=torch.float64)
+
+
+def given_sigmas(sigmas: Sequence[float] | Tensor) -> Tensor:
+    """Your own grid, checked: at least two levels, strictly falling, all positive and finite."""
+    grid = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu()
+    if grid.ndim != 1 or len(grid) < 2:
+        raise UserError("a noise grid needs at least two levels in one dimension.")
+    if not bool(torch.isfinite(grid).all() and (grid > 0).all() and (grid.diff() < 0).all()):
+        raise UserError(
+            "a noise grid must fall strictly and stay positive and finite, got"
+            f" {[round(s, 6) for s in grid.tolist()]}."
+        )
+    return grid
+
+
+def _exact_ends(grid: Tensor, sigma_min: float, sigma_max: float) -> Tensor:
+    grid[0], grid[-1] = sigma_max, sigma_min
+    return grid
+
+
+def _check(steps: int, sigma_min: float, sigma_max: float) -> None:
+    if steps < 1:
+        raise UserError(f"steps must be at least 1, got {steps}.")
+    if not 0 < sigma_min < sigma_max < float("inf"):
+        raise UserError(
+            f"sigma_min = {sigma_min} and sigma_max = {sigma_max} must obey"
+            " 0 < sigma_min < sigma_max."
+        )
