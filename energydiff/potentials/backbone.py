@@ -39,7 +39,7 @@ class Backbone(nn.Module, ABC):
             bound.apply_defaults()
             self.config = dict(list(bound.arguments.items())[1:])
 
-        cls.__init__ = recording_init  # type: ignore[method-assign]
+        cls.__init__ = recording_init  # type: ignore[assignment,method-assign]
 
     @abstractmethod
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
@@ -52,6 +52,8 @@ class Conditioning(nn.Module):
     The noise features are sines and cosines of c, so ∂E/∂σ exists everywhere: a table of fixed
     noise levels would have none. The last row of the label table means "unknown".
     """
+
+    frequencies: Tensor
 
     def __init__(self, width: int, num_classes: int = 0, frequencies: int = 16) -> None:
         super().__init__()
@@ -78,7 +80,7 @@ class Conditioning(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(qkᵀ/√d) v over (…, tokens, d), written out: fused kernels have no second derivative."""
+    """softmax(qkᵀ/√d) v over (…, tokens, d); fused kernels have no second derivative."""
     return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v
 
 

@@ -90,14 +90,14 @@ class UNet(Backbone):
             if level > 0:
                 h = F.avg_pool2d(h, 2)
                 skips.append(h)
-            for stage in stages:
+            for stage in stages:  # type: ignore[attr-defined]
                 h = stage(h, embedding)
                 skips.append(h)
         h = self.middle(h, embedding)
         for level, stages in enumerate(self.up):
             if level > 0:
                 h = F.interpolate(h, scale_factor=2.0, mode="nearest")
-            for stage in stages:
+            for stage in stages:  # type: ignore[attr-defined]
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
         return self.output(self.output_norm(h))
 

@@ -71,8 +71,7 @@ class Recorder:
     def __init__(self) -> None:
         self._sigma: list[float] = []
         self._rows: dict[str, list[Tensor]] = {
-            name: []
-            for name in ("energy", "free_energy", "grad_norm", "descent", "landscape", "bound")
+            field.name: [] for field in fields(Trace) if field.name not in ("sigma", "claim")
         }
         self._moved: Tensor | None = None
 
