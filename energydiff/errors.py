@@ -1,5 +1,9 @@
 """The one exception that front doors turn into a sentence and an exit code."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """Something the user gave is wrong; the message names it and says what to do.
@@ -11,3 +15,16 @@ class UserError(Exception):
 
 class NoEnergyError(UserError):
     """An energy was asked of a model that has none (the unconstrained baseline)."""
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Around a front door: a ``UserError`` becomes one line on standard error and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)

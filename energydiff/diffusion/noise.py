@@ -1,0 +1,56 @@
+"""Distributions of the noise level σ in training, as quantile functions.
+
+A quantile function turns one uniform number per image into its σ, so that the noise of an image
+depends on (seed, image count) alone.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from energydiff.errors import UserError
+
+
+class NoiseLevels(ABC):
+    """A distribution of σ > 0."""
+
+    @abstractmethod
+    def quantile(self, u: Tensor) -> Tensor:
+        """σ for u in (0, 1), elementwise."""
+
+
+@dataclass(frozen=True)
+class LogNormal(NoiseLevels):
+    """ln σ ~ N(mean, std²) (Karras et al. 2022, §5: P_mean = −1.2, P_std = 1.2)."""
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise UserError(f"noise std is {self.std}; the spread of ln σ must be positive.")
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return (self.mean + self.std * torch.special.ndtri(u)).exp()
+
+
+@dataclass(frozen=True)
+class LogUniform(NoiseLevels):
+    """ln σ uniform between two levels."""
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise UserError(
+                f"noise sigma_min = {self.sigma_min} and sigma_max = {self.sigma_max} must obey"
+                " 0 < sigma_min < sigma_max."
+            )
+
+    def quantile(self, u: Tensor) -> Tensor:
+        low, high = math.log(self.sigma_min), math.log(self.sigma_max)
+        return (low + u * (high - low)).exp()

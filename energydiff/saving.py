@@ -1,0 +1,222 @@
+"""Saved models: an export of two plain files, or a training checkpoint.
+
+An export is a folder with ``model.safetensors`` (weights, gauge included) and ``model.yaml`` (what
+they are the weights of). Loading one instantiates classes of this package only, by name from the
+table below, and unpickles nothing. A checkpoint is read with ``weights_only=True``.
+"""
+
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+import safetensors
+import safetensors.torch
+import torch
+import yaml
+from torch import Tensor
+
+from energydiff._version import __version__
+from energydiff.data.normalization import Normalization
+from energydiff.denoisers import POTENTIALS, EnergyDenoiser, UnconstrainedDenoiser, build_denoiser
+from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
+from energydiff.errors import UserError
+from energydiff.potentials import MLP, Backbone, Transformer, UNet
+
+FORMAT = "energydiff-model-1"
+CHECKPOINT_KEY = "energydiff"
+LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
+_BACKBONES: dict[str, type[Backbone]] = {c.__name__: c for c in (MLP, UNet, Transformer)}
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A denoiser with what it takes to use it on data.
+
+    Attributes:
+        denoiser: in eval mode, its parameters frozen.
+        normalization: raw values to model coordinates.
+        sigma_min, sigma_max: noise levels it was made for.
+        classes: class names, in label order; empty without labels.
+        config: the resolved configuration of the run that trained it, if any.
+    """
+
+    denoiser: Denoiser
+    normalization: Normalization
+    sigma_min: float = 0.02
+    sigma_max: float = 80.0
+    classes: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def load(path: str | Path) -> Denoiser:
+    """The model of a run folder, a checkpoint or an export: ready to sample, on the CPU.
+
+    Weights are the exponential moving average. ``UserError`` if there is no model at ``path``.
+    """
+    return open_model(path).denoiser
+
+
+def open_model(path: str | Path) -> SavedModel:
+    """Like :func:`load`, with everything that is saved beside the weights."""
+    path = Path(path)
+    if (path / "model.yaml").is_file():
+        return _open_export(path)
+    if (path / LAST_CHECKPOINT).is_file():
+        return _open_checkpoint(path / LAST_CHECKPOINT)
+    if path.is_file():
+        return _open_checkpoint(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a run folder, a checkpoint or an export.")
+    raise UserError(
+        f"{path} holds no model: neither model.yaml (an export) nor {LAST_CHECKPOINT} (a run)."
+    )
+
+
+def save_model(model: SavedModel, folder: str | Path) -> None:
+    """Write an export; each file replaces its predecessor in one step."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: t.detach().cpu().contiguous() for name, t in model.denoiser.state_dict().items()}
+    _replace(folder / "model.safetensors", safetensors.torch.save(state))
+    text = yaml.safe_dump(describe(model), sort_keys=False, allow_unicode=True)
+    _replace(folder / "model.yaml", text.encode())
+
+
+def describe(model: SavedModel) -> dict[str, Any]:
+    """All but the tensors, as plain data."""
+    return {
+        "format": FORMAT,
+        "model": _describe_denoiser(model.denoiser),
+        "normalization": {"low": model.normalization.low, "high": model.normalization.high},
+        "sigma_min": model.sigma_min,
+        "sigma_max": model.sigma_max,
+        "classes": list(model.classes),
+        "versions": {
+            "energydiff": __version__,
+            "torch": str(torch.__version__),
+            "numpy": numpy.__version__,
+            "python": sys.version.split()[0],
+        },
+        "config": model.config,
+    }
+
+
+def rebuild(
+    description: Mapping[str, Any], state: Mapping[str, Tensor], origin: Path
+) -> SavedModel:
+    """The inverse of :func:`describe`; ``UserError`` naming ``origin`` where it cannot be done."""
+    if not isinstance(description, Mapping) or description.get("format") != FORMAT:
+        raise UserError(
+            f"{origin} is not a model of this package: its format should be {FORMAT!r}."
+        )
+    try:
+        denoiser = _build(description["model"], state, origin)
+        normalization = Normalization(**description["normalization"])
+        sigma_min, sigma_max = float(description["sigma_min"]), float(description["sigma_max"])
+        classes = tuple(str(name) for name in description["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{origin} does not describe a model: {error}.") from error
+    expected = denoiser.state_dict()
+    wrong = sorted(
+        (expected.keys() ^ state.keys())
+        | {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape}
+    )
+    if wrong:
+        raise UserError(
+            f"the weights in {origin} do not fit the model described there"
+            f" ({len(wrong)} tensors missing, unknown or of another shape, first {wrong[0]})."
+        )
+    denoiser.load_state_dict(dict(state))
+    denoiser.eval().requires_grad_(False)
+    config = description.get("config") or {}
+    return SavedModel(denoiser, normalization, sigma_min, sigma_max, classes, config)
+
+
+def _describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
+    match denoiser:
+        case EnergyDenoiser():
+            potential = denoiser.potential
+            parametrization = next(n for n, c in POTENTIALS.items() if type(potential) is c)
+            backbone = potential.backbone
+        case UnconstrainedDenoiser():
+            parametrization, backbone = "unconstrained", denoiser.backbone
+        case GaussianMixture() | EmpiricalData():
+            return {"class": type(denoiser).__name__}
+        case _:
+            raise UserError(f"{type(denoiser).__name__} cannot be exported.")
+    arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in backbone.config.items()}
+    return {
+        "class": type(denoiser).__name__,
+        "parametrization": parametrization,
+        "sigma_data": denoiser.sigma_data,
+        "backbone": {"class": type(backbone).__name__, **arguments},
+    }
+
+
+def _build(model: Mapping[str, Any], state: Mapping[str, Tensor], origin: Path) -> Denoiser:
+    match model["class"]:
+        case "EnergyDenoiser" | "UnconstrainedDenoiser":
+            arguments = dict(model["backbone"])
+            backbone = _BACKBONES.get(arguments.pop("class", ""))
+            if backbone is None:
+                raise UserError(
+                    f"{origin} names the backbone {model['backbone'].get('class')!r}, which this"
+                    f" package does not have; it has {', '.join(_BACKBONES)}."
+                )
+            return build_denoiser(
+                backbone(**arguments), model["sigma_data"], model["parametrization"]
+            )
+        case "EmpiricalData":
+            return EmpiricalData(state["data"])
+        case "GaussianMixture":
+            return GaussianMixture(state["means"], state["std"], state["log_weights"].exp())
+        case other:
+            raise UserError(
+                f"{origin} names the model {other!r}, which this package does not have."
+            )
+
+
+def _open_export(folder: Path) -> SavedModel:
+    description_file, weights_file = folder / "model.yaml", folder / "model.safetensors"
+    try:
+        description = yaml.safe_load(description_file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{description_file} cannot be read: it is not plain YAML.") from error
+    if not weights_file.is_file():
+        raise UserError(
+            f"{weights_file} is missing: an export is model.yaml and model.safetensors."
+        )
+    try:
+        state = safetensors.torch.load_file(weights_file)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{weights_file} cannot be read: {error}.") from error
+    return rebuild(description, state, folder)
+
+
+def _open_checkpoint(file: Path) -> SavedModel:
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{file} cannot be read as a checkpoint of this package (plain tensors only)."
+        ) from error
+    if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
+        raise UserError(f"{file} is not a checkpoint of this package.")
+    prefix = "denoiser."
+    state = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    return rebuild(checkpoint[CHECKPOINT_KEY], state, file)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    partial = file.with_name(file.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, file)

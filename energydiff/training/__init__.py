@@ -1,0 +1,9 @@
+"""Training: the LightningModule, its data, its callbacks and its command line."""
+
+from energydiff.training.cli import EnergyDiffCLI
+from energydiff.training.data import DiffusionData
+from energydiff.training.ema import EMA
+from energydiff.training.module import DiffusionModule
+from energydiff.training.monitor import LyapunovMonitor
+
+__all__ = ["EMA", "DiffusionData", "DiffusionModule", "EnergyDiffCLI", "LyapunovMonitor"]

@@ -1,0 +1,183 @@
+"""The command line of ``train.py``: LightningCLI with what one value of a run fixes linked."""
+
+import json
+import math
+import platform
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from energydiff.errors import UserError
+from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, describe
+from energydiff.training.data import DiffusionData
+from energydiff.training.ema import EMA
+from energydiff.training.finish import CalibrateAndExport
+from energydiff.training.guard import NonFiniteGuard
+from energydiff.training.module import DiffusionModule
+from energydiff.training.monitor import LyapunovMonitor
+from energydiff.training.progress import Throughput, progress_bar
+
+
+class SaveRun(SaveConfigCallback):
+    """Writes the resolved configuration and the environment into the run folder, on fit."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        run = Path(trainer.default_root_dir)
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+        environment = {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+            "packages": {d.name: d.version for d in distributions()},
+        }
+        (run / "environment.json").write_text(json.dumps(environment, indent=1))
+
+
+class EnergyDiffCLI(LightningCLI):
+    """``train.py fit|validate|test`` over :class:`DiffusionModule` and :class:`DiffusionData`.
+
+    ``fit`` resumes from the run folder's last checkpoint if there is one; ``validate`` and
+    ``test`` measure it.
+    """
+
+    def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
+        super().__init__(
+            DiffusionModule,
+            DiffusionData,
+            save_config_callback=SaveRun,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults={
+                # Energies are differentiated in validation too. The gate copes with
+                # inference_mode, at the price of copies.
+                "inference_mode": False,
+                "use_distributed_sampler": False,  # the stream shards itself
+                "max_epochs": -1,
+                "check_val_every_n_epoch": None,
+                "num_sanity_val_steps": 0,
+                "gradient_clip_val": 1.0,
+                "log_every_n_steps": 20,
+                "enable_model_summary": False,
+                "default_root_dir": "runs/default",
+            },
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            args=args,
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(EMA, "ema")
+        parser.add_lightning_class_args(LyapunovMonitor, "monitor")
+        parser.add_lightning_class_args(CalibrateAndExport, "finish")
+        parser.add_argument(
+            "--val_every_images", type=int, default=200_000, help="Images between held-out losses."
+        )
+        parser.add_argument(
+            "--checkpoint_every_images", type=int, default=100_000, help="Images between saves."
+        )
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("data.batch_size", "model.batch_size")
+        parser.link_arguments(
+            ("model.total_images", "data.batch_size"), "trainer.max_steps", compute_fn=_steps
+        )
+        parser.link_arguments(
+            ("val_every_images", "data.batch_size", "trainer.accumulate_grad_batches"),
+            "trainer.val_check_interval",
+            compute_fn=_batches,
+        )
+        for source, target in (
+            ("shape", "backbone.init_args.shape"),
+            ("num_classes", "backbone.init_args.num_classes"),
+            ("sigma_data", "sigma_data"),
+            ("normalization", "normalization"),
+            ("classes", "classes"),
+        ):
+            parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        plain = self.config[self.subcommand] if self.subcommand else self.config
+        self.model.config = json.loads(
+            self._parser(self.subcommand).dump(plain, format="json", skip_none=False)
+        )
+        run = Path(config.trainer.default_root_dir)
+        logger = config.trainer.logger
+        if logger is None or logger is True:
+            # A new CSV version each start: resuming keeps the history of the first part.
+            logger = [TensorBoardLogger(run, name="logs", version=""), CSVLogger(run, "metrics")]
+        steps = max(1, config.checkpoint_every_images // self.model.batch_size)
+        callbacks = [
+            *(config.trainer.callbacks or []),
+            progress_bar(),
+            Throughput(),
+            NonFiniteGuard(),
+            LearningRateMonitor(),
+            ModelCheckpoint(
+                run / LAST_CHECKPOINT.parent,
+                filename=LAST_CHECKPOINT.stem,
+                every_n_train_steps=steps,
+                enable_version_counter=False,
+            ),
+        ]
+        return super().instantiate_trainer(logger=logger, callbacks=callbacks, **kwargs)
+
+    def fit(self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any) -> None:
+        """``trainer.fit``, from the last checkpoint of the run folder if it has one."""
+        last = Path(self.trainer.default_root_dir) / LAST_CHECKPOINT
+        if ckpt_path is None and last.is_file():
+            if self._steps_done(last) >= self.trainer.max_steps:
+                print(
+                    f"{last} has all of its {self.model.total_images} images; raise"
+                    " model.total_images to train on."
+                )
+                return
+            ckpt_path = str(last)
+        self.trainer.fit(**kwargs, ckpt_path=ckpt_path, weights_only=True)
+
+    def validate(
+        self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any
+    ) -> None:
+        """``trainer.validate`` of a checkpoint, the run folder's last by default."""
+        self.trainer.validate(
+            **kwargs, ckpt_path=ckpt_path or self._require_last(), weights_only=True
+        )
+
+    def test(self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any) -> None:
+        """``trainer.test`` of a checkpoint, the run folder's last by default."""
+        self.trainer.test(**kwargs, ckpt_path=ckpt_path or self._require_last(), weights_only=True)
+
+    def _require_last(self) -> str:
+        last = Path(self.trainer.default_root_dir) / LAST_CHECKPOINT
+        if not last.is_file():
+            raise UserError(f"{last} does not exist: train first, or give --ckpt_path.")
+        return str(last)
+
+    def _steps_done(self, checkpoint: Path) -> int:
+        """Steps in a checkpoint; ``UserError`` if it is of another model than the configured."""
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        if (
+            saved.get(CHECKPOINT_KEY, {}).get("model")
+            != describe(self.model.saved_model())["model"]
+        ):
+            raise UserError(
+                f"{checkpoint} is of another model than the one configured: choose another"
+                " trainer.default_root_dir, or move that run away."
+            )
+        return int(saved["global_step"])
+
+
+def _steps(total_images: int, batch_size: int) -> int:
+    return math.ceil(total_images / batch_size)
+
+
+def _batches(every_images: int, batch_size: int, accumulate: int) -> int:
+    return max(1, every_images // batch_size) * accumulate

@@ -1,0 +1,134 @@
+"""The data module: any source of ``energydiff.data`` as a counted stream."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from energydiff.data import Source, open_data
+from energydiff.data.open import HELD_OUT, SourceName
+from energydiff.errors import UserError
+from energydiff.training.stream import CountedBatches, HeldOut, Item, TrainingStream
+
+
+class DiffusionData(pl.LightningDataModule):
+    """Data for training and held-out loss.
+
+    Args:
+        source: ``digits`` (embedded), ``folder``, ``arrays``, ``idx`` or ``cifar10``.
+        root: where the data lies; digits needs none.
+        image_size: side in pixels to which a folder's images are resized and cropped.
+        channels: 1 for grey, 3 for RGB, of a folder's images.
+        labels: use class labels where the source has them.
+        flip: mirror training images left to right at random.
+        held_out: share of samples kept out of training, chosen by a hash of their names.
+        value_range: raw values mapped to −1 and 1; taken from the data if not given.
+        sigma_data: RMS of the normalised data about zero; estimated if not given.
+        on_error: ``skip`` leaves out broken images, up to the share ``max_skipped``.
+        max_skipped: largest share of a folder's files that may be left out.
+        batch_size: images per optimizer step, over all devices and accumulated batches.
+        num_workers: loader processes per device.
+        seed: of the order, the flips, σ and the noise.
+    """
+
+    def __init__(
+        self,
+        source: SourceName = "digits",
+        root: Path | None = None,
+        image_size: int | None = None,
+        channels: Literal[1, 3] | None = None,
+        labels: bool = False,
+        flip: bool = False,
+        held_out: float = HELD_OUT,
+        value_range: tuple[float, float] | None = None,
+        sigma_data: float | None = None,
+        on_error: Literal["fail", "skip"] = "fail",
+        max_skipped: float = 0.001,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"data.batch_size is {batch_size}; it must be at least 1.")
+        self.train_source, self.held_out_source = open_data(
+            source,
+            root=root,
+            image_size=image_size,
+            channels=channels,
+            labels=labels,
+            held_out=held_out,
+            value_range=value_range,
+            on_error=on_error,
+            max_skipped=max_skipped,
+        )
+        self.shape = self.train_source.shape
+        self.normalization = self.train_source.normalization
+        self.classes = self.train_source.classes
+        self.num_classes = len(self.classes)
+        if flip and len(self.shape) != 3:
+            raise UserError(f"data.flip mirrors images, but samples have shape {self.shape}.")
+        self.sigma_data = sigma_data if sigma_data is not None else self._estimate_sigma_data()
+        self.flip, self.batch_size, self.num_workers, self.seed = (
+            flip,
+            batch_size,
+            num_workers,
+            seed,
+        )
+
+    def clean(self, source: Source, count: int) -> Tensor:
+        """At most ``count`` samples spread evenly over a source, in model coordinates."""
+        rows = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+        return self.normalization.encode(torch.stack([source[int(row)][0] for row in rows]))
+
+    def _estimate_sigma_data(self) -> float:
+        rms = float(self.clean(self.train_source, 4096).double().square().mean().sqrt())
+        if not (math.isfinite(rms) and rms > 0):
+            raise UserError(
+                f"the RMS of the training data is {rms}; give data.sigma_data and check the data."
+            )
+        return round(rms, 6)
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        assert self.trainer is not None
+        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        if self.batch_size % parts:
+            raise UserError(
+                f"data.batch_size {self.batch_size} must be divisible by devices ×"
+                f" accumulate_grad_batches = {parts}."
+            )
+        batches = CountedBatches(
+            len(self.train_source),
+            self.batch_size // self.trainer.accumulate_grad_batches,
+            self.seed,
+            start=self.trainer.global_step * self.batch_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        stream = TrainingStream(self.train_source, self.seed, self.flip)
+        return self._loader(stream, batches)
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        assert self.trainer is not None
+        held_out = HeldOut(self.held_out_source, self.seed)
+        mine = range(self.trainer.global_rank, len(held_out), self.trainer.world_size)
+        size = max(1, self.batch_size // self.trainer.world_size)
+        batches = [list(mine[i : i + size]) for i in range(0, len(mine), size)]
+        return self._loader(held_out, batches)
+
+    def test_dataloader(self) -> DataLoader[Item]:
+        return self.val_dataloader()
+
+    def _loader(self, dataset, batches) -> DataLoader[Item]:  # type: ignore[no-untyped-def]
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,50 @@
+"""What happens when training ends: the gauge is fixed and the model exported."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+
+from energydiff.denoisers import EnergyDenoiser
+from energydiff.diffusion import calibrate_gauge
+from energydiff.saving import LAST_CHECKPOINT, save_model
+from energydiff.training.data import DiffusionData
+from energydiff.training.ema import EMA
+from energydiff.training.module import DiffusionModule
+
+
+class CalibrateAndExport(Callback):
+    """At the end of fit: calibrates the averaged model's gauge, saves it, writes ``export/``.
+
+    Args:
+        evaluations: noise derivatives to average for the gauge; 0 leaves the gauge as it is.
+        images: training images they are taken on.
+    """
+
+    def __init__(self, evaluations: int = 16_384, images: int = 4_096) -> None:
+        self.evaluations, self.images = evaluations, images
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, DiffusionData)
+        ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
+        averaged = ema.averaged(pl_module) if ema else pl_module
+        if isinstance(averaged.denoiser, EnergyDenoiser) and self.evaluations:
+            rank_zero_info(f"Calibrating the gauge on {self.evaluations} noise derivatives.")
+            calibrate_gauge(
+                averaged.denoiser,
+                data.clean(data.train_source, self.images).to(pl_module.device),
+                pl_module.sigma_min,
+                pl_module.sigma_max,
+                evaluations=self.evaluations,
+            )
+            # Constant in x: the weights in training are the same model under either gauge.
+            assert isinstance(pl_module.denoiser, EnergyDenoiser)
+            pl_module.denoiser.gauge.load_state_dict(averaged.denoiser.gauge.state_dict())
+        run = Path(trainer.default_root_dir)
+        trainer.save_checkpoint(run / LAST_CHECKPOINT)
+        if trainer.is_global_zero:
+            save_model(averaged.saved_model(), run / "export")
+            rank_zero_info(f"Saved {run / LAST_CHECKPOINT} and {run / 'export'}.")

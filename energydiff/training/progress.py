@@ -1,0 +1,80 @@
+"""Progress in images: a rich bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
+
+from energydiff.training.module import DiffusionModule
+
+
+def progress_bar() -> ProgressBar:
+    """The bar that suits standard output."""
+    return StepBar() if sys.stdout.isatty() else PlainProgress()
+
+
+class StepBar(RichProgressBar):
+    """Lightning's rich bar over the whole run: training is one stream without epochs."""
+
+    @property
+    def total_train_batches(self) -> int | float:
+        return self.trainer.max_steps * self.trainer.accumulate_grad_batches
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "Training"
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class PlainProgress(ProgressBar):
+    """One line every ``every_seconds``, for logs and pipes."""
+
+    def __init__(self, every_seconds: float = 10.0) -> None:
+        super().__init__()
+        self.every_seconds = every_seconds
+        self._enabled = True
+        self._last = -float("inf")
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        done = trainer.global_step >= trainer.max_steps
+        if not self._enabled or (time.monotonic() - self._last < self.every_seconds and not done):
+            return
+        self._last = time.monotonic()
+        values = trainer.progress_bar_metrics
+        shown = "  ".join(
+            f"{name} {value:.4g}" for name, value in values.items() if name != "v_num"
+        )
+        print(f"step {trainer.global_step}/{trainer.max_steps}  {shown}", flush=True)
+
+
+class Throughput(Callback):
+    """Logs ``images_per_second``, over all ranks, averaged over about the last 20 steps."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._rate: float | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        now = time.monotonic()
+        if self._last is not None:
+            images = pl_module.batch_size / trainer.accumulate_grad_batches
+            rate = images / max(now - self._last, 1e-9)
+            self._rate = rate if self._rate is None else self._rate + 0.05 * (rate - self._rate)
+            pl_module.log("images_per_second", self._rate, prog_bar=True)
+        self._last = now
