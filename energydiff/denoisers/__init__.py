@@ -2,6 +2,7 @@
 
 from energydiff.denoisers.gauge import Gauge
 from energydiff.denoisers.preconditioned import (
+    POTENTIALS,
     EnergyDenoiser,
     Parametrization,
     UnconstrainedDenoiser,
@@ -9,6 +10,7 @@ from energydiff.denoisers.preconditioned import (
 )
 
 __all__ = [
+    "POTENTIALS",
     "EnergyDenoiser",
     "Gauge",
     "Parametrization",

@@ -21,6 +21,7 @@ from energydiff.errors import UserError
 from energydiff.potentials import Backbone, InnerProduct, Potential, SummedOutput
 
 Parametrization = Literal["inner_product", "sum", "unconstrained"]
+POTENTIALS: dict[str, type[Potential]] = {"inner_product": InnerProduct, "sum": SummedOutput}
 
 
 class EnergyDenoiser(Energy):
@@ -79,16 +80,14 @@ def build_denoiser(
     compile: bool = False,
 ) -> EnergyDenoiser | UnconstrainedDenoiser:
     """The one switch between an energy and its unconstrained baseline on the same backbone."""
-    match parametrization:
-        case "inner_product":
-            return EnergyDenoiser(InnerProduct(backbone), sigma_data, compile)
-        case "sum":
-            return EnergyDenoiser(SummedOutput(backbone), sigma_data, compile)
-        case "unconstrained":
-            return UnconstrainedDenoiser(backbone, sigma_data)
-    raise UserError(
-        f"parametrization is {parametrization!r}; choose inner_product, sum or unconstrained."
-    )
+    if parametrization == "unconstrained":
+        return UnconstrainedDenoiser(backbone, sigma_data)
+    if parametrization not in POTENTIALS:
+        raise UserError(
+            f"parametrization is {parametrization!r}; choose {', '.join(POTENTIALS)} or"
+            " unconstrained."
+        )
+    return EnergyDenoiser(POTENTIALS[parametrization](backbone), sigma_data, compile)
 
 
 def _scale_input(x: Tensor, sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:

@@ -79,11 +79,6 @@ class Conditioning(nn.Module):
         return embedding
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(qkᵀ/√d) v over (…, tokens, d); fused kernels have no second derivative."""
-    return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v
-
-
 def require_divisible(name: str, value: int, divisor_name: str, divisor: int) -> None:
     """``UserError`` unless ``divisor`` divides ``value``."""
     if value % divisor:

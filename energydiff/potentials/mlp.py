@@ -2,11 +2,13 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from energydiff.potentials.backbone import Backbone, Conditioning
+from energydiff.potentials.closed_form import gelu, normalise
 
 
 class MLP(Backbone):
@@ -37,7 +39,7 @@ class MLP(Backbone):
         h = self.input(rearrange(u, "b ... -> b (...)"))
         for block in self.blocks:
             h = block(h, embedding)
-        return self.output(F.layer_norm(h, h.shape[-1:])).view_as(u)
+        return self.output(normalise(h)).view_as(u)
 
 
 class _Block(nn.Module):
@@ -49,5 +51,5 @@ class _Block(nn.Module):
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding).chunk(2, dim=-1)
-        y = F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
-        return h + self.contract(F.gelu(self.expand(y)))
+        y = torch.addcmul(shift, normalise(h), 1 + scale)
+        return h + self.contract(gelu(self.expand(y)))

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from energydiff.potentials.backbone import (
     Backbone,
     Conditioning,
-    attend,
     require_divisible,
     require_image,
 )
+from energydiff.potentials.closed_form import attend, gelu, normalise
 
 
 class Transformer(Backbone):
@@ -93,10 +93,10 @@ class _Block(nn.Module):
         qkv = self.qkv(_modulate(h, scale1, shift1))
         q, k, v = rearrange(qkv, "b t (n h d) -> n b h t d", n=3, h=self.heads)
         mixed = rearrange(attend(q, k, v), "b h t d -> b t (h d)")
-        h = h + gate1 * self.projection(mixed)
-        hidden = F.gelu(self.expand(_modulate(h, scale2, shift2)), approximate="tanh")
-        return h + gate2 * self.contract(hidden)
+        h = torch.addcmul(h, gate1, self.projection(mixed))
+        hidden = gelu(self.expand(_modulate(h, scale2, shift2)))
+        return torch.addcmul(h, gate2, self.contract(hidden))
 
 
 def _modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
+    return torch.addcmul(shift, normalise(h), 1 + scale)

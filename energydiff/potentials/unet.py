@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from energydiff.potentials.backbone import (
     Backbone,
     Conditioning,
-    attend,
     require_divisible,
     require_image,
 )
+from energydiff.potentials.closed_form import attend
 from energydiff.potentials.groupnorm_silu import groupnorm_silu
 
 

@@ -11,7 +11,7 @@ gradient of a convex function, and DDIM is gradient descent on a smoothed square
 (Permenter & Yuan 2024). The statement for V was derived for this project (docs/theory.md).
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -62,7 +62,7 @@ def join_traces(traces: list[Trace]) -> Trace:
         for name in first.arrays()
         if name != "sigma"
     }
-    return replace(first, **joined)
+    return Trace(sigma=first.sigma, claim=first.claim, **joined)
 
 
 class Recorder:

@@ -1,0 +1,157 @@
+"""A tree of image files, decoded when a sample is asked for."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from energydiff.data.checks import check_images
+from energydiff.data.decode import SUFFIXES, UnreadableImage, decode_image
+from energydiff.data.normalization import Normalization
+from energydiff.data.source import Rows, Source, Splits
+from energydiff.data.split import split_rows
+from energydiff.errors import UserError
+
+
+class FolderSource(Source):
+    """Image files under ``root``; names are their paths relative to it, with slashes."""
+
+    def __init__(self, root: Path, image_size: int | None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._root = root
+        self._image_size = image_size
+
+    def _read(self, i: int) -> Tensor:
+        path = self._root / self.names[i]
+        try:
+            return torch.from_numpy(decode_image(path, self.shape[0], self._image_size))
+        except UnreadableImage as error:
+            raise UserError(f"{path} could be read before but not now ({error}).") from error
+
+
+def open_folder(
+    root: Path,
+    *,
+    image_size: int | None,
+    channels: Literal[1, 3],
+    labels: bool,
+    held_out: float,
+    on_error: Literal["fail", "skip"],
+    max_skipped: float,
+    workers: int | None,
+    cache_dir: Path | None,
+) -> Splits:
+    """uint8 samples (channels, H, W) of 0..255, with H = W = image_size where that is given.
+
+    With labels, the class of an image is its first-level folder. Raises UserError for a root
+    without images, for a broken image unless it may be skipped, and for images of different sizes
+    without an image_size.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"{root} is a file: set data.root to the folder it lies in."
+            if root.exists()
+            else f"{root} does not exist: set data.root to a folder of images."
+        )
+    if image_size is not None and image_size < 1:
+        raise UserError(f"data.image_size must be at least 1, got {image_size}.")
+    found = find_images(root)
+    if not found:
+        raise UserError(f"{root} holds no images: the suffixes read are {_listed(SUFFIXES)}.")
+    sizes, broken = check_images(root, found, workers, cache_dir)
+    if broken:
+        _handle_broken(root, broken, len(found), on_error, max_skipped)
+    height, width = (image_size, image_size) if image_size else _common_size(root, sizes)
+    names = list(sizes)
+    classes, indices = _folder_classes(root, names) if labels else ((), None)
+    source = FolderSource(
+        root.absolute(),
+        image_size,
+        (channels, height, width),
+        Normalization(0, 255),
+        names,
+        classes,
+        indices,
+    )
+    train, held = split_rows(names, held_out, str(root))
+    return Splits(source.select(train), source.select(held))
+
+
+def find_images(root: Path) -> list[str]:
+    """Sorted paths, relative to ``root``, of all files below it with a suffix of an image.
+
+    Hidden files and folders are left out. Links to folders are followed, but no folder is entered
+    twice: a loop ends, and no image is at once in the training and the held-out part.
+    """
+    found: list[str] = []
+    entered: set[tuple[int, int]] = set()
+    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            subfolders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        relative = Path(folder).relative_to(root)
+        found += (
+            (relative / name).as_posix()
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        )
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename} cannot be listed ({error.strerror}).") from error
+
+
+def _handle_broken(
+    root: Path, broken: dict[str, str], count: int, on_error: str, max_skipped: float
+) -> None:
+    share = len(broken) / count
+    if on_error == "fail":
+        name, reason = next(iter(broken.items()))
+        others = f", and {len(broken) - 1} more cannot either" if len(broken) > 1 else ""
+        raise UserError(
+            f"{root / name} cannot be read ({reason}){others}: repair or remove it, or set "
+            "data.on_error to skip."
+        )
+    if share > max_skipped:
+        raise UserError(
+            f"{len(broken)} of the {count} images in {root} ({share:.2%}) cannot be read, more "
+            f"than data.max_skipped = {max_skipped:.2%}; the first is {next(iter(broken))}."
+        )
+    lines = "".join(f"\n  {root / name}: {reason}" for name, reason in broken.items())
+    warnings.warn(f"Left out {len(broken)} of {count} images ({share:.2%}):{lines}", stacklevel=4)
+
+
+def _common_size(root: Path, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """The height and width that all images have."""
+    first, size = next(iter(sizes.items()))
+    for name, other in sizes.items():
+        if other != size:
+            raise UserError(
+                f"{root} holds images of different sizes ({first} is {size[1]}x{size[0]}, {name} "
+                f"is {other[1]}x{other[0]}): set data.image_size."
+            )
+    return size
+
+
+def _folder_classes(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], Rows]:
+    for name in names:
+        if "/" not in name:
+            raise UserError(
+                f"{root / name} lies in no class folder: move it into one or leave data.labels off."
+            )
+    folders = [name.split("/", 1)[0] for name in names]
+    classes, indices = np.unique(folders, return_inverse=True)
+    return tuple(str(name) for name in classes), indices.astype(np.int64)
+
+
+def _listed(words: frozenset[str]) -> str:
+    return ", ".join(sorted(words))

@@ -1,0 +1,89 @@
+"""MNIST and Fashion-MNIST: the four published IDX files, gzipped or not.
+
+An IDX file is a big-endian magic number (0, 0, 8 for bytes, number of axes), one 32-bit length
+per axis, and the bytes. The published t10k files are the held-out split.
+"""
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from energydiff.data.normalization import Normalization
+from energydiff.data.source import ArraySource, Rows, Splits, index_classes, index_names
+from energydiff.errors import UserError
+
+PARTS = ("train", "t10k")
+
+
+def open_idx(folder: Path, *, labels: bool) -> Splits:
+    """uint8 samples (1, H, W) of 0..255 from the IDX files in ``folder``.
+
+    Label files are read only when labels are asked for. Raises UserError, naming the file, for
+    one that is missing, damaged, or does not match the others.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: set data.root to the folder of the IDX files.")
+    images = [_read(_find(folder, part, "images-idx3"), axes=3) for part in PARTS]
+    train, test = images
+    if train.shape[1:] != test.shape[1:]:
+        raise UserError(
+            f"{folder}: train images are {train.shape[1:]} but t10k images are {test.shape[1:]}."
+        )
+    classes, indices = _classes(folder, [len(train), len(test)]) if labels else ((), None)
+    source = ArraySource(
+        np.concatenate(images)[:, None],
+        Normalization(0, 255),
+        [*index_names(len(train), "train/"), *index_names(len(test), "t10k/")],
+        classes,
+        indices,
+    )
+    rows = np.arange(len(source))
+    return Splits(source.select(rows[: len(train)]), source.select(rows[len(train) :]))
+
+
+def _find(folder: Path, part: str, kind: str) -> Path:
+    """The file of this part and kind under any of the names it is published with."""
+    name = f"{part}-{kind}-ubyte"
+    for stem in (name, name.replace("-idx", ".idx")):
+        for path in (folder / stem, folder / f"{stem}.gz"):
+            if path.is_file():
+                return path
+    raise UserError(
+        f"{folder / name} (or .gz) is missing: put the four files published at "
+        "yann.lecun.com/exdb/mnist or github.com/zalandoresearch/fashion-mnist there, or install "
+        "Debian's dataset-fashion-mnist and set data.root to /usr/share/datasets/fashion-mnist."
+    )
+
+
+def _read(path: Path, axes: int) -> NDArray[np.uint8]:
+    """The array of an IDX file of bytes with this many axes, at least one long each."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}): fetch the file again.") from error
+    header = 4 + 4 * axes
+    if len(content) < header or content[:4] != bytes((0, 0, 8, axes)):
+        raise UserError(f"{path} is not an IDX file of bytes with {axes} axes: fetch it again.")
+    shape = struct.unpack(f">{axes}I", content[4:header])
+    if math.prod(shape) != len(content) - header or 0 in shape:
+        raise UserError(
+            f"{path} announces {' x '.join(map(str, shape))} bytes but holds "
+            f"{len(content) - header}: fetch the file again."
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _classes(folder: Path, counts: list[int]) -> tuple[tuple[str, ...], Rows]:
+    """Class names, and the class indices of all parts, which have this many images."""
+    labels = []
+    for part, count in zip(PARTS, counts, strict=True):
+        path = _find(folder, part, "labels-idx1")
+        labels.append(_read(path, axes=1))
+        if len(labels[-1]) != count:
+            raise UserError(f"{path} holds {len(labels[-1])} labels for {count} {part} images.")
+    return index_classes(np.concatenate(labels))

@@ -1,0 +1,95 @@
+"""What a source of samples is, and the source whose samples are the rows of an array."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from energydiff.data.normalization import Normalization
+
+Rows = NDArray[np.int64]
+NO_LABEL = -1
+
+
+class Source(Dataset[tuple[Tensor, int]], ABC):
+    """An indexable set of raw samples, each with a class index, or -1 when there are no labels.
+
+    shape: of one sample, (C, H, W) or (d,).
+    normalization: maps raw values to the model's range; samples are handed out raw.
+    classes: the name of every class index; empty when there are no labels.
+    names: one stable name per sample, which decides its split and is used in messages.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        normalization: Normalization,
+        names: Sequence[str],
+        classes: tuple[str, ...] = (),
+        labels: Rows | None = None,
+    ) -> None:
+        self.shape = shape
+        self.normalization = normalization
+        self.names = names
+        self.classes = classes
+        self._labels = np.full(len(names), NO_LABEL) if labels is None else labels
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        """Sample i, uint8 or float32 of shape ``shape``, and its class index."""
+        return self._read(i), int(self._labels[i])
+
+    @abstractmethod
+    def _read(self, i: int) -> Tensor:
+        """Sample i; raises IndexError past the end."""
+
+    def select(self, rows: Rows) -> Self:
+        """The same source with only the samples at these indices, in this order."""
+        part = copy.copy(self)
+        part.names = [self.names[row] for row in rows]
+        part._labels = self._labels[rows]
+        return part
+
+
+class Splits(NamedTuple):
+    """The samples to fit and the samples that fitting never sees."""
+
+    train: Source
+    held_out: Source
+
+
+class ArraySource(Source):
+    """Rows of an array (N, \\*shape), in memory or mapped: uint8 stays, all else is float32."""
+
+    def __init__(self, values: NDArray[Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(values.shape[1:], *args, **kwargs)
+        self._values = values
+        self._rows = np.arange(len(values))
+        self._dtype = np.uint8 if values.dtype == np.uint8 else np.float32
+
+    def _read(self, i: int) -> Tensor:
+        return torch.from_numpy(np.array(self._values[self._rows[i]], self._dtype, order="C"))
+
+    def select(self, rows: Rows) -> Self:
+        part = super().select(rows)
+        part._rows = self._rows[rows]
+        return part
+
+
+def index_names(count: int, prefix: str = "") -> list[str]:
+    """Names for samples that have none: their number."""
+    return [f"{prefix}{i:06d}" for i in range(count)]
+
+
+def index_classes(labels: NDArray[Any]) -> tuple[tuple[str, ...], Rows]:
+    """Class names and class indices (N,) of the label values (N,), in rising order of value."""
+    values, indices = np.unique(labels, return_inverse=True)
+    return tuple(str(value) for value in values), indices.astype(np.int64)

@@ -1,0 +1,39 @@
+"""The held-out split: decided by a sample's name alone.
+
+A sample is held out when a hash of its name, read as a number in [0, 1), is below the fraction.
+Adding or removing other samples therefore never moves it across, and a larger fraction holds out
+a superset of a smaller one.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+
+from energydiff.data.source import Rows
+from energydiff.errors import UserError
+
+
+def is_held_out(name: str, fraction: float) -> bool:
+    """Whether the sample of this name belongs to the held-out split."""
+    # File names that are not valid UTF-8 reach Python with surrogates in them.
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def split_rows(names: Sequence[str], fraction: float, where: str) -> tuple[Rows, Rows]:
+    """Indices of the training samples and of the held-out samples, both in order.
+
+    ``where`` names the data in messages. Raises UserError when fraction is not between 0 and 1
+    or leaves either part without a sample.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"data.held_out must lie between 0 and 1, got {fraction}.")
+    held = np.array([is_held_out(name, fraction) for name in names], dtype=bool)
+    for empty, part in ((held.all(), "training"), (not held.any(), "held-out")):
+        if empty:
+            raise UserError(
+                f"{where}: with data.held_out = {fraction:.3g}, none of its {len(names)} samples "
+                f"falls in the {part} part; add samples or change data.held_out."
+            )
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -1,0 +1,197 @@
+"""GELU, layer normalisation and attention with their double backwards written out.
+
+Training an energy differentiates its gradient. Autograd decomposes the second derivative of these
+three into dozens of passes over the activations, which is where most of a transformer's training
+step went. Written out:
+
+    GELU         y = xΦ(x), y' = Φ(x) + xφ(x), y'' = φ(x)(2 − x²)
+    layer norm   n = r(h − mean h),  ∂h = P(∂n) = r (∂n − mean(∂n) − n mean(∂n n)), P symmetric
+    attention    A = softmax(s QKᵀ),  Y = AV,  ∂A = ∂Y Vᵀ,  ∂S = A∘(∂A − rowsum(∂A∘A))
+
+so each second derivative applies the first once more and differentiates what it was made of. All
+are twice differentiable; a third derivative raises. Means are over the last axis.
+"""
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+aten = torch.ops.aten
+
+
+def gelu(x: Tensor) -> Tensor:
+    """xΦ(x), elementwise."""
+    return F.gelu(x) if torch.compiler.is_compiling() else _GELU.apply(x)
+
+
+def normalise(h: Tensor, eps: float = 1e-5) -> Tensor:
+    """Layer norm over the last axis, without scale and shift; in float32 under autocast."""
+    if torch.compiler.is_compiling():
+        return F.layer_norm(h, h.shape[-1:], eps=eps)
+    if torch.is_autocast_enabled(h.device.type):
+        h = h.float()
+    return _Normalise.apply(h.contiguous(), eps)[0]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(qkᵀ/√d) v over (…, tokens, d); fused kernels have no second derivative."""
+    if torch.compiler.is_compiling():
+        return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v
+    return _Attend.apply(q, k, v)[0]
+
+
+def _one_precision(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Products stay in the precision of their inputs, in the same way in every pass."""
+
+    @wraps(function)
+    def wrapped(first: Any, *args: Any) -> Any:
+        tensor = first if isinstance(first, Tensor) else first.saved_tensors[0]
+        with torch.autocast(tensor.device.type, enabled=False):
+            return function(first, *args)
+
+    return wrapped
+
+
+class _GELU(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.gelu(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return _GELUBackward.apply(grad, *ctx.saved_tensors)
+
+
+class _GELUBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(grad: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        return aten.gelu_backward(grad, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        grad, x = ctx.saved_tensors
+        square = x.square()
+        density = square.mul(-0.5).exp_()
+        curvature = square.neg_().add_(2).mul_(density)
+        to_x = curvature.mul_(grad).mul_(v).mul_((2 * math.pi) ** -0.5)
+        return aten.gelu_backward(v, x), to_x
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(h: Tensor, eps: float) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return aten.native_layer_norm(h, h.shape[-1:], None, None, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(inputs[0], *output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, None]:  # type: ignore[override]
+        return _NormaliseBackward.apply(grad, *ctx.saved_tensors), None
+
+
+class _NormaliseBackward(torch.autograd.Function):
+    """(∂n, h) to ∂h = P(∂n); n, mean and r come along from the forward pass."""
+
+    @staticmethod
+    def forward(grad: Tensor, h: Tensor, n: Tensor, mean: Tensor, r: Tensor) -> Tensor:  # type: ignore[override]
+        return _project(grad, h, mean, r)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad, h, n, mean, r, grad_h = ctx.saved_tensors
+        q = _project(v, h, mean, r)
+        scale = -r / h.shape[-1]
+        to_h = grad_h * ((v * n).sum(-1, keepdim=True) * scale)
+        to_h.addcmul_(q, (grad * n).sum(-1, keepdim=True) * scale)
+        to_h.addcmul_(n, (grad * q).sum(-1, keepdim=True) * scale)
+        return q, to_h, None, None, None
+
+
+def _project(grad: Tensor, h: Tensor, mean: Tensor, r: Tensor) -> Tensor:
+    mask = (True, False, False)
+    grad = grad.contiguous()
+    return aten.native_layer_norm_backward(grad, h, h.shape[-1:], mean, r, None, None, mask)[0]
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    @_one_precision
+    def forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        a = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
+        return a @ v, a
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return _AttendBackward.apply(grad, *ctx.saved_tensors)[:3]
+
+
+class _AttendBackward(torch.autograd.Function):
+    """(∂Y, Q, K, V) to (∂Q, ∂K, ∂V); A comes along from the forward pass."""
+
+    @staticmethod
+    @_one_precision
+    def forward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        grad_a = grad @ v.mT
+        grad_s = aten._softmax_backward_data(grad_a, a, -1, a.dtype)
+        grad_s.mul_(q.shape[-1] ** -0.5)
+        return grad_s @ k, grad_s.mT @ q, a.mT @ grad, grad_a, grad_s
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[3:])
+        ctx.save_for_backward(*inputs, *output[3:])
+
+    @staticmethod
+    @once_differentiable
+    @_one_precision
+    def backward(ctx: Any, to_q: Tensor, to_k: Tensor, to_v: Tensor, *_: Any) -> Any:  # type: ignore[override]
+        """Cotangents of (∂Q, ∂K, ∂V) to those of (∂Y, Q, K, V)."""
+        grad, q, k, v, a, grad_a, grad_s = ctx.saved_tensors
+        scale = q.shape[-1] ** -0.5
+
+        # t is the cotangent of ∂S, w that of ∂A at fixed A.
+        t = (to_q @ k.mT).add_(q @ to_k.mT).mul_(scale)
+        row = (t * a).sum(-1, keepdim=True)
+        w = aten._softmax_backward_data(t, a, -1, a.dtype)
+
+        # What reaches A: through ∂V = Aᵀ∂Y and through both places in ∂S; then through the softmax.
+        via_a = grad @ to_v.mT
+        via_a.addcmul_(t, grad_a - (grad_a * a).sum(-1, keepdim=True)).addcmul_(
+            grad_a, row, value=-1
+        )
+        via_s = aten._softmax_backward_data(via_a, a, -1, a.dtype).mul_(scale)
+        return (
+            (w @ v).add_(a @ to_v),
+            (grad_s @ to_k).add_(via_s @ k),
+            (grad_s.mT @ to_q).add_(via_s.mT @ q),
+            w.mT @ grad,
+            None,
+        )

@@ -1,0 +1,125 @@
+"""The Lyapunov function along sampling, drawn: does V fall at every step?"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from torch import Tensor
+
+from energydiff.report.style import ALARM, INK, LINE, figure
+from energydiff.sampling.certificate import certify, rises, rounding_tolerance
+from energydiff.sampling.trace import Trace
+
+NOISE_LABEL = "noise level σ (falling)"
+FREE_ENERGY_LABEL = "free energy V(x, σ)"
+
+
+def free_energy_plot(trace: Trace, path: str | Path) -> None:
+    """V against σ along every trajectory of a trace, with the certificate as its title.
+
+    Red dots mark the points at which V had risen beyond rounding. Writes ``path`` (png, svg, pdf).
+    """
+    with figure(path, 6.4, 4.2) as drawing:
+        axes = drawing.add_subplot()
+        draw_free_energy(axes, trace)
+        axes.set_title(certificate_sentence(trace))
+
+
+def draw_free_energy(axes: Axes, trace: Trace) -> None:
+    """The curves, their median and the marks of ``free_energy_plot`` on given axes."""
+    sigma, count = trace.sigma.numpy(), trace.free_energy.shape[1]
+    draw_curves(axes, trace, LINE)
+    median = trace.free_energy.double().nanmedian(dim=1).values.numpy()
+    axes.plot(sigma, median, color=INK, linewidth=1.6, label=f"median of {count:,} samples")
+    where, height = _rise_points(trace)
+    if len(where):
+        axes.scatter(
+            where, height, s=14, color=ALARM, linewidths=0, zorder=3, gid="rises", label="V rose"
+        )
+    scale_axes(axes, trace)
+    if trace.sigma[-1] == trace.sigma[-2] and 0 < median[-1] < 0.7 * median[-2]:
+        axes.annotate(
+            "final denoising",
+            (sigma[-1], median[-1]),
+            xytext=(-6, 0),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=9,
+        )
+    axes.set(xlabel=NOISE_LABEL, ylabel=FREE_ENERGY_LABEL)
+    axes.legend(loc="lower left", fontsize=9)
+
+
+def draw_curves(axes: Axes, trace: Trace, colour: str) -> None:
+    """One thin line per sample, the more transparent the more there are."""
+    sigma, value = trace.sigma.numpy(), trace.free_energy.double().numpy()
+    count = value.shape[1]
+    lines = LineCollection(
+        [np.column_stack([sigma, curve]) for curve in value.T],
+        colors=colour,
+        linewidths=0.7,
+        alpha=max(0.04, min(0.5, 8 / count)),
+        rasterized=count > 500,  # an SVG of thousands of paths serves nobody
+    )
+    axes.add_collection(lines)
+
+
+def scale_axes(axes: Axes, trace: Trace) -> None:
+    """Logarithmic axes with σ falling from left to right.
+
+    V is never negative for a true density. A learned one can dip below 0 at low noise, where the
+    V axis then turns linear.
+    """
+    value = trace.free_energy[trace.free_energy.isfinite()].double()
+    if not len(value):
+        return
+    highest = float(value.abs().max())
+    lowest = float(value.min())
+    if lowest > 0:
+        axes.set_yscale("log")
+        axes.set_ylim(lowest / 1.6, highest * 1.6)
+    else:
+        linear = max(1e-4 * highest, min(-lowest, highest) or 1e-4 * highest)
+        axes.set_yscale("symlog", linthresh=linear)
+        axes.set_ylim(1.3 * lowest - 0.1 * linear, highest * 1.6)
+    axes.set_xscale("log")
+    axes.set_xlim(float(trace.sigma.max()) * 1.1, float(trace.sigma.min()) / 1.1)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def certificate_sentence(trace: Trace) -> str:
+    """The certificate of a trace in one sentence."""
+    certificate = certify(trace)
+    samples = trace.free_energy.shape[1]
+    if certificate.holds:
+        basis = {
+            "proved": "as theory proves",
+            "enforced": "as the sampler enforces",
+            "observed": "observed, not guaranteed",
+        }[certificate.claim]
+        return f"V fell at all {certificate.steps:,} steps of {samples:,} samples ({basis})"
+    share = certificate.rises / certificate.steps
+    return (
+        f"V rose at {certificate.rises:,} of {certificate.steps:,} steps ({share:.2%}),"
+        f" by {certificate.worst_rise:.3g} at worst"
+    )
+
+
+def _rise_points(trace: Trace) -> tuple[Tensor, Tensor]:
+    """σ and V of the points at which V had risen, (rises,) each.
+
+    Where V was not finite, the last point before it.
+    """
+    rose = rises(trace.descent + trace.landscape, rounding_tolerance(trace))
+    after, before = trace.free_energy[1:], trace.free_energy[:-1]
+    shown = after.isfinite()
+    height = torch.where(shown, after, before)
+    sigma = torch.where(shown, trace.sigma[1:, None], trace.sigma[:-1, None])
+    return sigma[rose], height[rose]

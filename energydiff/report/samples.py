@@ -1,0 +1,89 @@
+"""Samples as pictures: alone, above their falling free energy, and beside another model's."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from PIL.Image import Image
+from torch import Tensor
+
+from energydiff.data import Normalization, image_grid
+from energydiff.errors import UserError
+from energydiff.report.free_energy import (
+    FREE_ENERGY_LABEL,
+    NOISE_LABEL,
+    certificate_sentence,
+    draw_curves,
+    scale_axes,
+)
+from energydiff.report.style import PALETTE, QUIET, bare, figure
+from energydiff.sampling.trace import Trace
+
+GAP = 6  # pixels between samples: strokes that touch the edge must not run into the next one
+
+
+def sample_grid(x: Tensor, normalization: Normalization, path: str | Path) -> None:
+    """Samples (B, 1 or 3, H, W) as a PNG, as square a grid as can be, enlarged unsmoothed."""
+    path = Path(path)
+    grid = image_grid(x, normalization, gap=GAP)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid.save(path, format="PNG")
+
+
+def samples_with_traces(
+    x: Tensor, trace: Trace, normalization: Normalization, path: str | Path
+) -> None:
+    """The first seven samples, each above its own V while it was made, all others in grey.
+
+    Args:
+        x: samples (B, 1 or 3, H, W).
+        trace: the record of their making, over the same B samples.
+
+    Raises UserError if samples and trace differ in number.
+    """
+    count = trace.free_energy.shape[1]
+    if len(x) != count:
+        raise UserError(f"{len(x)} samples do not go with a trace of {count}.")
+    shown = min(count, len(PALETTE))
+    sigma, value = trace.sigma.numpy(), trace.free_energy.numpy()
+    with figure(path, 1.45 * shown + 0.6, 4.0) as drawing:
+        axes = drawing.subplots(2, shown, squeeze=False, height_ratios=(1, 1.35))
+        for i in range(shown):
+            top, bottom, colour = axes[0, i], axes[1, i], PALETTE[i]
+            _show(top, image_grid(x[i : i + 1], normalization))
+            bare(top, frame=colour, width=2.5)
+            draw_curves(bottom, trace, QUIET)
+            bottom.plot(sigma, value[:, i], color=colour, linewidth=2, marker="o", markersize=2.5)
+            scale_axes(bottom, trace)
+            bottom.tick_params(labelsize=8, labelleft=i == 0)
+            bottom.tick_params(which="minor", length=0)
+        axes[1, 0].set_ylabel(FREE_ENERGY_LABEL)
+        drawing.supxlabel(NOISE_LABEL, fontsize=10)
+        drawing.suptitle(certificate_sentence(trace), fontsize=11)
+
+
+def comparison_grid(
+    models: Mapping[str, Tensor], normalization: Normalization, path: str | Path
+) -> None:
+    """Samples of several models side by side; the same place means the same starting noise.
+
+    ``models`` gives by label the samples (B, 1 or 3, H, W) of each. Raises UserError if their
+    shapes differ.
+    """
+    if len({tuple(x.shape) for x in models.values()}) != 1:
+        shapes = ", ".join(f"{label} {tuple(x.shape)}" for label, x in models.items())
+        raise UserError(f"models to compare need samples of one shape, got {shapes or 'none'}.")
+    grids = {label: image_grid(x, normalization, gap=GAP) for label, x in models.items()}
+    first = next(iter(grids.values()))
+    with figure(path, 4 * len(grids), 4 * first.height / first.width + 0.5) as drawing:
+        panels = drawing.subplots(1, len(grids), squeeze=False)[0]
+        for axes, (label, grid) in zip(panels, grids.items(), strict=True):
+            _show(axes, grid)
+            bare(axes)
+            axes.set_title(label)
+
+
+def _show(axes: Axes, picture: Image) -> None:
+    """A picture with pixels kept sharp."""
+    axes.imshow(np.asarray(picture.convert("RGB")), interpolation="nearest")

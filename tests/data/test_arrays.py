@@ -1,0 +1,174 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from energydiff.data import open_data
+from energydiff.errors import UserError
+
+RANDOM = np.random.default_rng(0)
+
+
+def save(path: Path, values: Any, **others: Any) -> Path:
+    if path.suffix == ".npy":
+        np.save(path, values)
+    else:
+        np.savez(path, x=values, **others)
+    return path
+
+
+def test_bytes_keep_their_type_and_range(tmp_path: Path) -> None:
+    values = RANDOM.integers(0, 200, (40, 6, 5), dtype=np.uint8)
+    train, held_out = open_data("arrays", root=save(tmp_path / "a.npy", values))
+    assert train.shape == (1, 6, 5)
+    assert (train.normalization.low, train.normalization.high) == (0, 255)
+    for part in (train, held_out):
+        for name, (sample, label) in zip(part.names, part, strict=True):
+            assert sample.dtype == torch.uint8
+            assert np.array_equal(sample[0].numpy(), values[int(name)])
+            assert label == -1
+
+
+def test_floats_take_the_range_of_the_training_part(tmp_path: Path) -> None:
+    values = RANDOM.normal(size=(50, 3))
+    root = save(tmp_path / "a.npz", values)
+    train, held_out = open_data("arrays", root=root)
+    values[int(held_out.names[0])] = 99
+    save(root, values)
+    again, _ = open_data("arrays", root=root)
+    assert again.normalization == train.normalization
+    raw = torch.stack([sample for sample, _ in train])
+    assert raw.dtype == torch.float32
+    x = train.normalization.encode(raw)
+    torch.testing.assert_close(torch.stack([x.min(), x.max()]), torch.tensor([-1.0, 1.0]))
+
+
+def test_a_given_range_is_taken(tmp_path: Path) -> None:
+    root = save(tmp_path / "a.npy", RANDOM.normal(size=(50, 3)))
+    train, _ = open_data("arrays", root=root, value_range=(-4, 8))
+    assert (train.normalization.low, train.normalization.high) == (-4, 8)
+
+
+@pytest.mark.parametrize(
+    ("saved", "shape"),
+    [
+        ((20, 7), (7,)),
+        ((20, 7, 5), (1, 7, 5)),
+        ((20, 7, 5, 3), (3, 7, 5)),
+        ((20, 7, 5, 1), (1, 7, 5)),
+        ((20, 3, 7, 5), (3, 7, 5)),
+        ((20, 1, 5, 3), (1, 5, 3)),
+        ((20, 4, 8, 8), (4, 8, 8)),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_axes(tmp_path: Path, saved: tuple[int, ...], shape: tuple[int, ...], suffix: str) -> None:
+    values = RANDOM.normal(size=saved).astype(np.float32)
+    train, _ = open_data("arrays", root=save(tmp_path / f"a{suffix}", values))
+    assert train.shape == train[0][0].shape == shape
+    sample = values[int(train.names[0])]
+    if sample.ndim == 3 and sample.shape != shape:
+        sample = sample.transpose(2, 0, 1)
+    assert np.array_equal(train[0][0].numpy(), sample.reshape(shape))
+
+
+def test_labels_become_class_indices(tmp_path: Path) -> None:
+    labels = np.tile([7, -2, 30], 20)
+    root = save(tmp_path / "a.npz", RANDOM.normal(size=(60, 2)), labels=labels)
+    train, _ = open_data("arrays", root=root, labels=True)
+    assert train.classes == ("-2", "7", "30")
+    assert all(
+        train.classes[label] == str(labels[int(name)])
+        for name, (_, label) in zip(train.names, train, strict=True)
+    )
+
+
+@pytest.mark.parametrize("keys", [("images", "y"), ("data", "labels"), ("anything", "y")])
+def test_keys(tmp_path: Path, keys: tuple[str, str]) -> None:
+    values = RANDOM.normal(size=(30, 2))
+    np.savez(tmp_path / "a.npz", **{keys[1]: np.zeros(30, int), keys[0]: values})
+    train, _ = open_data("arrays", root=tmp_path / "a.npz", labels=True)
+    assert train.classes == ("0",)
+    assert np.array_equal(train[0][0].numpy(), values[int(train.names[0])].astype(np.float32))
+
+
+def test_a_mapped_file_is_pickled_by_its_path(tmp_path: Path) -> None:
+    values = RANDOM.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)
+    train, _ = open_data("arrays", root=save(tmp_path / "a.npy", values))
+    pickled = pickle.dumps(train)
+    assert len(pickled) < values.nbytes / 20
+    assert torch.equal(pickle.loads(pickled)[3][0], train[3][0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_the_first_sample_that_is_not_finite_is_named(
+    tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("energydiff.data.arrays.SCAN_BYTES", 200)  # several chunks
+    values = RANDOM.normal(size=(40, 3))
+    values[[17, 30], 1] = bad
+    with pytest.raises(UserError, match=r"a\.npy: sample 17 holds a value that is not finite"):
+        open_data("arrays", root=save(tmp_path / "a.npy", values))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((1, 3)), r"holds 1 sample\(s\): at least 2"),
+        (np.zeros((0, 3)), r"holds 0 sample\(s\): at least 2"),
+        (np.zeros(5), r"shape \(5,\): save \(N, d\)"),
+        (np.zeros((5, 0)), r"shape \(5, 0\)"),
+        (np.zeros((5, 1, 1, 1, 1)), r"shape \(5, 1, 1, 1, 1\)"),
+        (np.zeros((5, 2), complex), "type complex128: save real numbers"),
+        (np.array([["a"], ["b"]]), "type <U1: save real numbers"),
+        (np.array([[{}], [None]]), "cannot be read as an array of numbers"),
+        (np.full((40, 2), 3.0), r"every training value is 3\.0; set data\.value_range"),
+        (np.arange(4.0).reshape(2, 2), "none of its 2 samples"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_arrays_that_are_refused(tmp_path: Path, values: Any, message: str, suffix: str) -> None:
+    root = save(tmp_path / f"a{suffix}", values)
+    with pytest.raises(UserError, match=rf"a{suffix}.*{message}"):
+        open_data("arrays", root=root, held_out=1e-3 if len(values) == 2 else 1 / 6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "holds no labels"),
+        (np.zeros(39, int), r"labels of shape \(39,\)"),
+        (np.zeros(40), "type float64: save one integer for each of its 40"),
+    ],
+)
+def test_labels_that_are_refused(tmp_path: Path, labels: Any, message: str) -> None:
+    others = {} if labels is None else {"y": labels}
+    root = save(tmp_path / "a.npz", RANDOM.normal(size=(40, 2)), **others)
+    with pytest.raises(UserError, match=rf"a\.npz.*{message}"):
+        open_data("arrays", root=root, labels=True)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_damaged_file_is_named(tmp_path: Path, suffix: str) -> None:
+    root = save(tmp_path / f"a{suffix}", RANDOM.normal(size=(40, 20)))
+    whole = root.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"not an array"):
+        root.write_bytes(content)
+        with pytest.raises(UserError, match=rf"a{suffix} cannot be read"):
+            open_data("arrays", root=root)
+
+
+def test_an_archive_without_samples_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", y=np.zeros(3))
+    with pytest.raises(UserError, match=r"a\.npz holds no array of samples"):
+        open_data("arrays", root=tmp_path / "a.npz")
+
+
+def test_only_array_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("1 2")
+    for root in (tmp_path, tmp_path / "a.txt"):
+        with pytest.raises(UserError, match=r"is not a \.npy or \.npz file"):
+            open_data("arrays", root=root)

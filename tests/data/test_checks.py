@@ -1,0 +1,171 @@
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from energydiff.data import checks, open_data
+from energydiff.data.checks import default_cache_dir
+from energydiff.data.progress import with_progress
+from energydiff.errors import UserError
+
+NAMES = [f"{i:03d}.png" for i in range(20)]
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that checks decode, as they do."""
+    names: list[str] = []
+    decode = checks.decode_image
+
+    def counted(path: Path, **options: Any) -> Any:
+        names.append(path.name)
+        return decode(path, **options)
+
+    monkeypatch.setattr(checks, "decode_image", counted)
+    return names
+
+
+def test_every_file_is_decoded_once(make_images: Callable[..., Path], decoded: list[str]) -> None:
+    root = make_images(NAMES)
+    first = open_data("folder", root=root)
+    assert sorted(decoded) == sorted(NAMES)
+    decoded.clear()
+    again = open_data("folder", root=root)
+    open_data("folder", root=root, image_size=4, channels=1, workers=1)
+    assert decoded == []
+    assert again.train.names == first.train.names
+    assert again.train.shape == first.train.shape
+
+
+def test_new_and_changed_files_are_decoded_again(
+    make_images: Callable[..., Path], decoded: list[str]
+) -> None:
+    root = make_images(NAMES)
+    open_data("folder", root=root)
+    decoded.clear()
+    make_images(["new.png"])
+    os.utime(root / "003.png", ns=(1, 1))
+    (root / "005.png").unlink()
+    open_data("folder", root=root)
+    assert sorted(decoded) == ["003.png", "new.png"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"reader": "other", "files": {}}', "null", "files"]
+)
+def test_a_damaged_or_foreign_cache_is_ignored(
+    make_images: Callable[..., Path], decoded: list[str], own_cache: Path, content: str
+) -> None:
+    root = make_images(NAMES)
+    open_data("folder", root=root)
+    (cache,) = own_cache.iterdir()
+    if content == "files":
+        content = json.dumps({"reader": checks.READER, "files": {"000.png": [1]}})
+    cache.write_text(content)
+    decoded.clear()
+    open_data("folder", root=root)
+    assert len(decoded) == len(NAMES)
+    assert [path.name for path in own_cache.iterdir()] == [cache.name]
+    assert len(json.loads(cache.read_text())["files"]) == len(NAMES)
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    make_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match="The image check is not remembered.*ENERGYDIFF_CACHE"):
+        train, _ = open_data("folder", root=make_images(NAMES), cache_dir=tmp_path / "file" / "x")
+    assert train[0][0].shape == (3, 10, 12)
+
+
+def test_an_interrupted_check_goes_on_where_it_stopped(
+    make_images: Callable[..., Path], decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(items: Any, *_: Any) -> Any:
+        for i, item in enumerate(list(items)):  # no thread decodes on
+            if i == 15:
+                raise KeyboardInterrupt
+            yield item
+
+    root = make_images(NAMES)
+    for left in (5, 0):  # what is known is not lost to a second interruption
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(checks, "with_progress", interrupted)
+            open_data("folder", root=root)
+        decoded.clear()
+        open_data("folder", root=root)
+        assert len(decoded) == left
+
+
+def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert default_cache_dir() == tmp_path / "cache"
+    monkeypatch.delenv("ENERGYDIFF_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / "energydiff"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / ".cache" / "energydiff"
+
+
+def broken_folder(make_images: Callable[..., Path]) -> Path:
+    root = make_images([*NAMES, "sub/truncated.png"])
+    content = (root / "sub/truncated.png").read_bytes()
+    (root / "sub/truncated.png").write_bytes(content[: len(content) // 2])
+    return root
+
+
+def test_a_broken_image_fails_with_its_path_and_reason(make_images: Callable[..., Path]) -> None:
+    root = broken_folder(make_images)
+    with pytest.raises(UserError, match=r"sub/truncated\.png cannot be read \(.*truncated.*\): re"):
+        open_data("folder", root=root)
+    (root / "x.png").write_bytes(b"")
+    with pytest.raises(UserError, match="and 1 more cannot either"):
+        open_data("folder", root=root)
+
+
+def test_a_broken_image_can_be_skipped(
+    make_images: Callable[..., Path], decoded: list[str]
+) -> None:
+    root = broken_folder(make_images)
+    for _ in range(2):  # told again when all else is remembered
+        with pytest.warns(UserWarning, match=r"Left out 1 of 21 (.|\n)*sub/truncated\.png: "):
+            splits = open_data("folder", root=root, on_error="skip", max_skipped=0.05)
+        assert sorted(name for part in splits for name in part.names) == sorted(NAMES)
+    assert len(decoded) == 22
+
+
+def test_a_repaired_image_is_taken_back(make_images: Callable[..., Path]) -> None:
+    root = broken_folder(make_images)
+    with pytest.raises(UserError):
+        open_data("folder", root=root)
+    make_images(["sub/truncated.png"])
+    assert sum(map(len, open_data("folder", root=root))) == 21
+
+
+def test_only_a_small_share_may_be_skipped(make_images: Callable[..., Path]) -> None:
+    root = broken_folder(make_images)
+    message = r"1 of the 21 images in .* \(4\.76%\) .* more than data\.max_skipped = 0\.10%"
+    with pytest.raises(UserError, match=message):
+        open_data("folder", root=root, on_error="skip")
+
+
+def test_progress_is_quiet_when_short_and_told_when_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(with_progress(range(5), 5, "Checking")) == list(range(5))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("energydiff.data.progress.LINE_SECONDS", 0)
+    assert list(with_progress(range(3), 3, "Checking")) == list(range(3))
+    assert capsys.readouterr().err.splitlines()[-1] == "Checking: 3 of 3"
+
+
+def test_a_terminal_gets_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("energydiff.data.progress.BAR_SECONDS", 0)
+    assert list(with_progress(range(3), 3, "Checking")) == list(range(3))
+    assert "3/3" in capsys.readouterr().err

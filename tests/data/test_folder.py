@@ -1,0 +1,169 @@
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from energydiff.data import open_data
+from energydiff.data.folder import find_images
+from energydiff.errors import UserError
+
+NAMES = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(12)]
+
+
+def test_samples_are_decoded_on_access(make_images: Callable[..., Path]) -> None:
+    root = make_images(NAMES)
+    train, held_out = open_data("folder", root=root)
+    assert sorted([*train.names, *held_out.names]) == sorted(NAMES)
+    assert train.shape == (3, 10, 12)
+    for name, (sample, label) in zip(train.names, train, strict=True):
+        assert sample.dtype == torch.uint8
+        expected = np.asarray(Image.open(root / name)).transpose(2, 0, 1)
+        assert np.array_equal(sample.numpy(), expected)
+        assert label == -1
+    (root / train.names[0]).write_bytes(b"gone bad")
+    with pytest.raises(UserError, match=rf"{train.names[0]} could be read before but not now"):
+        train[0]
+
+
+def test_size_and_channels(make_images: Callable[..., Path]) -> None:
+    train, held_out = open_data("folder", root=make_images(NAMES), image_size=7, channels=1)
+    assert train.shape == train[0][0].shape == held_out[0][0].shape == (1, 7, 7)
+
+
+def test_the_class_is_the_first_folder(make_images: Callable[..., Path]) -> None:
+    root = make_images([*NAMES, "dog/big/red.png"])
+    for part in open_data("folder", root=root, labels=True):
+        assert part.classes == ("cat", "dog")
+        for name, (_, label) in zip(part.names, part, strict=True):
+            assert name.split("/")[0] == part.classes[label]
+
+
+def test_an_image_without_a_class_is_named(make_images: Callable[..., Path]) -> None:
+    root = make_images([*NAMES, "stray.png"])
+    with pytest.raises(UserError, match=r"stray\.png lies in no class folder"):
+        open_data("folder", root=root, labels=True)
+
+
+def test_a_split_survives_new_images(make_images: Callable[..., Path]) -> None:
+    before = open_data("folder", root=make_images(NAMES)).held_out.names
+    more = [f"bird/{i}.png" for i in range(20)]
+    after = open_data("folder", root=make_images(more)).held_out.names
+    assert set(after) & set(NAMES) == set(before)
+
+
+@pytest.mark.parametrize("context", [None, "spawn"])
+def test_workers_of_a_loader_decode(make_images: Callable[..., Path], context: str | None) -> None:
+    train, _ = open_data("folder", root=make_images(NAMES), labels=True)
+    loader = DataLoader(train, batch_size=6, num_workers=1, multiprocessing_context=context)
+    x, labels = next(iter(loader))
+    assert x.shape == (6, 3, 10, 12)
+    assert labels.tolist() == [train[i][1] for i in range(6)]
+    assert torch.equal(x[2], train[2][0])
+
+
+def test_a_relative_root_outlives_a_change_of_folder(
+    make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_images(NAMES)
+    monkeypatch.chdir(root.parent)
+    train, _ = open_data("folder", root=root.name)
+    monkeypatch.chdir(root)
+    assert pickle.loads(pickle.dumps(train))[0][0].shape == (3, 10, 12)
+
+
+def test_what_counts_as_an_image(tmp_path: Path) -> None:
+    listed = ["a.PNG", "b.Jpeg", "deep/er/c.webp", "d.gif", "e.bmp", "f.tif", "g.TIFF", "h.jpg"]
+    for name in [*listed, ".hidden.png", ".cache/x.png", "__MACOSX/._a.png", "notes.txt", "png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images(tmp_path) == sorted(listed)
+
+
+def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
+    (tmp_path / "root" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.png").touch()
+    (tmp_path / "root" / "deep" / "a.png").touch()
+    (tmp_path / "root" / "loop").symlink_to(tmp_path / "root", target_is_directory=True)
+    (tmp_path / "root" / "deep" / "up").symlink_to("..", target_is_directory=True)
+    (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert find_images(tmp_path / "root") == ["deep/a.png", "linked/b.png"]
+
+
+@pytest.mark.parametrize("kind", ["dangling", "loop", "pipe"])
+def test_what_only_looks_like_an_image_is_named(
+    make_images: Callable[..., Path], kind: str
+) -> None:
+    root = make_images(NAMES)
+    if kind == "pipe":
+        os.mkfifo(root / "x.png")  # opening it would wait for ever
+    else:
+        (root / "x.png").symlink_to("x.png" if kind == "loop" else "nothing")
+    with pytest.raises(UserError, match=r"x\.png cannot be read"):
+        open_data("folder", root=root)
+
+
+def test_different_sizes_need_an_image_size(make_images: Callable[..., Path]) -> None:
+    make_images(NAMES)
+    root = make_images(["dog/odd.png"], size=(9, 4))
+    with pytest.raises(UserError, match=r"cat/0\.png is 12x10, dog/odd\.png is 9x4.*image_size"):
+        open_data("folder", root=root)
+    assert open_data("folder", root=root, image_size=8).train.shape == (3, 8, 8)
+
+
+def test_orientation_counts_for_the_size(make_images: Callable[..., Path]) -> None:
+    root = make_images(NAMES)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 12)).save(root / "turned.png", exif=exif)
+    assert open_data("folder", root=root).train.shape == (3, 10, 12)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        ([], {}, "does not exist"),
+        (["a.txt"], {}, r"holds no images: the suffixes read are \.bmp, \.gif"),
+        (["a.png"], {}, "none of its 1 samples falls in the held-out part"),
+        (NAMES, {"held_out": 0}, "data.held_out must lie between 0 and 1"),
+        (NAMES, {"image_size": 0}, "data.image_size must be at least 1"),
+    ],
+)
+def test_folders_that_are_refused(
+    make_images: Callable[..., Path], tmp_path: Path, names: list[str], options: Any, message: str
+) -> None:
+    root = tmp_path / "images"
+    if names == ["a.txt"]:
+        root.mkdir()
+        (root / "a.txt").touch()
+    else:
+        make_images(names)
+    with pytest.raises(UserError, match=message):
+        open_data("folder", root=root, **options)
+
+
+def test_a_file_is_no_folder(make_images: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=r"0\.png is a file: set data\.root to the folder"):
+        open_data("folder", root=make_images(NAMES) / "cat" / "0.png")
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, scandir = make_images(NAMES), os.scandir
+
+    def locked(path: Any) -> Any:
+        if Path(path).name == "dog":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(UserError, match=r"dog cannot be listed \(Permission denied\)"):
+        open_data("folder", root=root)

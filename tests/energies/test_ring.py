@@ -1,0 +1,46 @@
+"""T13: a memory that is asked to hold too much stops holding its points and holds their ring.
+
+A stored point y is *still an attractor* at noise σ if the descent x ← D(x, σ) that starts at y
+ends, at fixed σ, within δ = σ/5 of y. The K points lie at uniformly random angles on the unit
+circle: on a regular ring the symmetry alone keeps every stored point's own minimum.
+"""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from energydiff.energies import EmpiricalData
+
+SIGMA = 0.1
+
+
+def ring(count: int) -> Tensor:
+    angles = torch.from_numpy(np.random.default_rng(0).uniform(0, 2 * math.pi, count))
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+@functools.cache
+def descended(count: int) -> Tensor:
+    """Where the descents from the stored points end."""
+    x = ring(count)
+    energy = EmpiricalData(x)
+    for _ in range(1000):
+        x = energy.denoise(x, SIGMA)
+    return x
+
+
+@pytest.mark.parametrize(("count", "fraction"), [(2, 1.00), (16, 0.44), (512, 0.12)])
+def test_the_fraction_of_stored_points_that_are_still_attractors(
+    count: int, fraction: float
+) -> None:
+    moved = (descended(count) - ring(count)).norm(dim=1)
+    assert (moved < SIGMA / 5).double().mean().item() == pytest.approx(fraction, abs=0.005)
+
+
+def test_a_crowded_ring_keeps_its_radius() -> None:
+    """What forgets the points still knows the ring: every descent ends next to it."""
+    assert (descended(512).norm(dim=1) - 1).abs().max() < 2 * SIGMA**2

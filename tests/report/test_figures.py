@@ -1,0 +1,138 @@
+"""Figures: written, openable, and honest about rises."""
+
+from dataclasses import replace
+
+import matplotlib
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from energydiff.data import Normalization
+from energydiff.energies import EmpiricalData
+from energydiff.errors import UserError
+from energydiff.report import (
+    comparison_grid,
+    free_energy_plot,
+    sample_grid,
+    samples_with_traces,
+)
+from energydiff.report.free_energy import certificate_sentence, draw_free_energy
+from energydiff.sampling import Euler, karras_sigmas
+
+NORMALIZATION = Normalization(0, 255)
+
+
+@pytest.fixture(scope="module")
+def result():
+    data = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    sampler = Euler(karras_sigmas(6, 0.02, 10.0), final_denoise=True)
+    return sampler(EmpiricalData(data), seeds=range(9))
+
+
+def with_rises(trace, places, height=1.5):
+    """The trace with V raised by half at the end of each of these (step, sample)."""
+    value, descent = trace.free_energy.clone(), trace.descent.clone()
+    for step, sample in places:
+        value[step + 1, sample] = height * value[step, sample]
+        change = value[step + 1, sample] - value[step, sample]
+        descent[step, sample] = change - trace.landscape[step, sample]
+    return replace(trace, free_energy=value, descent=descent, claim="observed")
+
+
+def marks(trace):
+    axes = Figure().add_subplot()
+    draw_free_energy(axes, trace)
+    return [c.get_offsets().tolist() for c in axes.collections if c.get_gid() == "rises"]
+
+
+def opened(path):
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
+
+
+def test_no_marks_where_v_fell(result):
+    assert marks(result.trace) == []
+    assert certificate_sentence(result.trace) == (
+        "V fell at all 63 steps of 9 samples (as theory proves)"
+    )
+
+
+def test_every_planted_rise_is_marked_where_v_rose(result):
+    places = [(0, 2), (3, 7), (5, 0)]
+    trace = with_rises(result.trace, places)
+    want = [[float(trace.sigma[k + 1]), float(trace.free_energy[k + 1, b])] for k, b in places]
+    (got,) = marks(trace)
+    torch.testing.assert_close(torch.tensor(sorted(got)), torch.tensor(sorted(want)))
+    assert certificate_sentence(trace).startswith("V rose at 3 of 63 steps (4.76%), by ")
+
+
+def test_a_value_that_is_not_finite_is_marked_at_the_point_before(result):
+    trace = with_rises(result.trace, [(2, 1)], height=float("nan"))
+    (got,) = marks(trace)
+    assert [float(trace.sigma[2]), float(trace.free_energy[2, 1])] in got
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_free_energy_plot_is_written(result, tmp_path, suffix):
+    path = tmp_path / "new folder" / f"v.{suffix}"
+    free_energy_plot(result.trace, path)
+    assert path.stat().st_size > 1000
+    if suffix == "png":
+        assert min(opened(path).size) > 500
+
+
+@pytest.mark.parametrize("offset", [1.0, 1e6, float("nan")], ids=["dips", "negative", "nan"])
+def test_free_energy_plot_survives_a_v_that_log_axes_cannot_show(result, tmp_path, offset):
+    trace = replace(result.trace, free_energy=result.trace.free_energy - offset)
+    free_energy_plot(trace, tmp_path / "v.png")
+    opened(tmp_path / "v.png")
+
+
+def test_sample_grid_is_a_png_of_sharp_pixels(tmp_path):
+    x = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    sample_grid(x, NORMALIZATION, tmp_path / "grid.png")
+    picture = opened(tmp_path / "grid.png")
+    assert picture.format == "PNG" and set(picture.convert("L").tobytes()) == {0, 255}
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_samples_with_traces(result, tmp_path, count):
+    trace = replace(
+        result.trace,
+        **{k: v[:, :count] for k, v in result.trace.arrays().items() if k != "sigma"},
+    )
+    samples_with_traces(result.samples[:count], trace, NORMALIZATION, tmp_path / "hero.png")
+    assert opened(tmp_path / "hero.png").height > 500
+
+
+def test_samples_must_go_with_their_trace(result, tmp_path):
+    with pytest.raises(UserError, match="trace of 9"):
+        samples_with_traces(result.samples[:4], result.trace, NORMALIZATION, tmp_path / "x.png")
+
+
+def test_comparison_grid_sets_models_side_by_side(result, tmp_path):
+    models = {"energy": result.samples, "baseline": -result.samples}
+    comparison_grid(models, NORMALIZATION, tmp_path / "two.png")
+    picture = opened(tmp_path / "two.png")
+    assert picture.width > 1.5 * picture.height
+
+
+@pytest.mark.parametrize(
+    "models", [{}, {"a": torch.zeros(2, 1, 4, 4), "b": torch.zeros(3, 1, 4, 4)}]
+)
+def test_models_to_compare_need_the_same_shape(models, tmp_path):
+    with pytest.raises(UserError, match="one shape"):
+        comparison_grid(models, NORMALIZATION, tmp_path / "x.png")
+
+
+def test_an_unknown_suffix_is_named_before_anything_is_drawn(result, tmp_path):
+    with pytest.raises(UserError, match=r"v\.doc has no suffix"):
+        free_energy_plot(result.trace, tmp_path / "v.doc")
+
+
+def test_matplotlib_is_left_as_it_was(result, tmp_path):
+    before = dict(matplotlib.rcParams)
+    free_energy_plot(result.trace, tmp_path / "v.png")
+    assert dict(matplotlib.rcParams) == before
