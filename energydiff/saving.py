@@ -5,7 +5,6 @@ they are the weights of). Loading one instantiates classes of this package only,
 table below, and unpickles nothing. A checkpoint is read with ``weights_only=True``.
 """
 
-import os
 import pickle
 import sys
 from collections.abc import Mapping
@@ -219,4 +218,4 @@ def _open_checkpoint(file: Path) -> SavedModel:
 def _replace(file: Path, content: bytes) -> None:
     partial = file.with_name(file.name + ".partial")
     partial.write_bytes(content)
-    os.replace(partial, file)
+    partial.replace(file)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import PIL
 
 from energydiff.data.decode import UnreadableImage, decode_image
-from energydiff.data.progress import with_progress
+from energydiff.progress import with_progress
 
 # What the remembered outcomes depend on besides the files.
 READER = f"1, Pillow {PIL.__version__}"

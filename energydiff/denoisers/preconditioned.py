@@ -10,11 +10,13 @@ N(0, (σ²+σ_d²) I), constant included. The unconstrained baseline puts the ra
 """
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from energydiff.denoisers.compiled import CompiledGradient
 from energydiff.denoisers.gauge import Gauge
 from energydiff.energies.base import Denoiser, Energy, Sigma, per_sample, sigma_vector
 from energydiff.errors import UserError
@@ -41,6 +43,7 @@ class EnergyDenoiser(Energy):
         self.potential = potential
         self.sigma_data = _positive_sigma_data(sigma_data)
         self.gauge = Gauge()
+        self.compiled = CompiledGradient() if compile else None
 
     def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         _check_label(self, label)
@@ -51,6 +54,20 @@ class EnergyDenoiser(Energy):
             2 * math.pi * variance
         )
         return gaussian - self.sigma_data / sigma * phi + self.gauge(sigma.log())
+
+    def value_and_grad(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if self.compiled is None or torch.compiler.is_compiling():
+            return super().value_and_grad(x, sigma, label)
+        _check_label(self, label)
+        eager = partial(super().value_and_grad, x, sigma, label)
+        through_x = x.requires_grad
+        keep = torch.is_grad_enabled() and (through_x or self._trains())
+        with self._differentiable(x, sigma, label, keep=keep) as (x, sigma, label):
+            x = x if keep and through_x else x.detach()
+            with torch.set_grad_enabled(keep):
+                return self.compiled(self, x, sigma_vector(sigma, x), label, eager)
 
 
 class UnconstrainedDenoiser(Denoiser):

@@ -43,7 +43,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(qkᵀ/√d) v over (…, tokens, d); fused kernels have no second derivative."""
     if torch.compiler.is_compiling():
         return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v
-    return _Attend.apply(q, k, v)[0]
+    return _Attend.apply(q.contiguous(), k.contiguous(), v.contiguous())[0]
 
 
 def _one_precision(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -184,9 +184,8 @@ class _AttendBackward(torch.autograd.Function):
 
         # What reaches A: through ∂V = Aᵀ∂Y and through both places in ∂S; then through the softmax.
         via_a = grad @ to_v.mT
-        via_a.addcmul_(t, grad_a - (grad_a * a).sum(-1, keepdim=True)).addcmul_(
-            grad_a, row, value=-1
-        )
+        via_a.addcmul_(t, grad_a - (grad_a * a).sum(-1, keepdim=True))
+        via_a.addcmul_(grad_a, row, value=-1)
         via_s = aten._softmax_backward_data(via_a, a, -1, a.dtype).mul_(scale)
         return (
             (w @ v).add_(a @ to_v),

@@ -26,7 +26,11 @@ class EMA(WeightAveraging):
 
     def averaged(self, module: DiffusionModule) -> DiffusionModule:
         """The module with averaged weights; the given one outside ``fit``."""
-        return module if self._average_model is None else self._average_model.module
+        if self._average_model is None:
+            return module
+        averaged = self._average_model.module
+        assert isinstance(averaged, DiffusionModule)
+        return averaged
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any

@@ -8,8 +8,8 @@ import pytest
 
 from energydiff.data import checks, open_data
 from energydiff.data.checks import default_cache_dir
-from energydiff.data.progress import with_progress
 from energydiff.errors import UserError
+from energydiff.progress import with_progress
 
 NAMES = [f"{i:03d}.png" for i in range(20)]
 
@@ -157,7 +157,7 @@ def test_progress_is_quiet_when_short_and_told_when_long(
 ) -> None:
     assert list(with_progress(range(5), 5, "Checking")) == list(range(5))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("energydiff.data.progress.LINE_SECONDS", 0)
+    monkeypatch.setattr("energydiff.progress.LINE_SECONDS", 0)
     assert list(with_progress(range(3), 3, "Checking")) == list(range(3))
     assert capsys.readouterr().err.splitlines()[-1] == "Checking: 3 of 3"
 
@@ -166,6 +166,6 @@ def test_a_terminal_gets_a_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr("energydiff.data.progress.BAR_SECONDS", 0)
+    monkeypatch.setattr("energydiff.progress.BAR_SECONDS", 0)
     assert list(with_progress(range(3), 3, "Checking")) == list(range(3))
     assert "3/3" in capsys.readouterr().err

@@ -257,9 +257,7 @@ def test_training_under_autocast_reaches_the_weights(build: Callable[[], Energy]
 @every_energy
 @every_method
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])
-def test_noise_must_be_positive(
-    build: Callable[[], Energy], method: Answer, sigma: float
-) -> None:
+def test_noise_must_be_positive(build: Callable[[], Energy], method: Answer, sigma: float) -> None:
     energy = build()
     x, _, label = inputs(energy)
     with pytest.raises(UserError, match="sigma"):

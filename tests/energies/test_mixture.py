@@ -76,7 +76,9 @@ def test_the_jacobian_of_the_denoiser_is_a_posterior_covariance(seed: int, sigma
     gain = std**2 / (std**2 + sigma**2)
     centres = means + gain * (x - means)
     centres = centres - weights @ centres
-    covariance = gain * sigma**2 * torch.eye(3, dtype=x.dtype) + (weights[:, None] * centres).T @ centres
+    covariance = (
+        gain * sigma**2 * torch.eye(3, dtype=x.dtype) + (weights[:, None] * centres).T @ centres
+    )
     result = jacobian(GaussianMixture(means, std), x[0], sigma)
     assert_close(result, covariance / sigma**2, rtol=0, atol=1e-10)
 

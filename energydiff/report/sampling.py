@@ -1,0 +1,86 @@
+"""The folder that a sampling run leaves: images, arrays, the record and what it proves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from energydiff.data import write_images
+from energydiff.errors import UserError
+from energydiff.report.free_energy import free_energy_plot
+from energydiff.report.samples import sample_grid
+from energydiff.sampling import Certificate, SampleResult, Trace, certify
+from energydiff.saving import SavedModel
+
+TRACE_MEANING = {
+    "sigma": "noise level at the points of the trajectory, (points,)",
+    "free_energy": "Lyapunov function V(x, sigma) at each point, (points, samples)",
+    "energy": "E(x, sigma) at each point in nats, (points, samples)",
+    "grad_norm": "norm of grad V = x - D(x, sigma) at each point, (points, samples)",
+    "descent": "V(x', sigma) - V(x, sigma): the move at fixed noise, (steps, samples)",
+    "landscape": "V(x', sigma') - V(x', sigma): the change of noise at a fixed point,"
+    " (steps, samples); descent + landscape is the change of free_energy",
+    "bound": "eta (1 - eta/2) |grad V|^2 with eta = 1 - sigma'/sigma: for an exact energy an Euler"
+    " step has descent <= -bound, (steps, samples)",
+}
+
+
+def require_room(out: Path, count: int) -> None:
+    """``UserError`` if ``out`` holds images of a larger earlier set, which would get mixed in."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out takes a folder.")
+    stale = [f for f in out.glob("images/*.png") if f.stem.isdigit() and int(f.stem) >= count]
+    if stale:
+        raise UserError(
+            f"{out / 'images'} holds {len(stale)} images beyond the {count} to be written; choose"
+            " another --out or move them away."
+        )
+
+
+def write_sampling(
+    result: SampleResult, model: SavedModel, out: Path, settings: dict[str, Any]
+) -> Certificate | None:
+    """Write everything about one set of samples into ``out``; its certificate if it has a trace.
+
+    ``samples.npz`` (``samples`` in model coordinates, ``raw`` in data units, and ``images`` as
+    uint8 (N, H, W, C)), ``images/000000.png``, …, ``grid.png``; with a trace also ``trace.npz``,
+    ``trace.json``, ``free_energy.png`` and ``certificate.json``. ``settings`` go into the JSONs.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        "samples": result.samples.numpy(),
+        "raw": model.normalization.decode(result.samples).numpy(),
+    }
+    if len(model.denoiser.shape) == 3 and model.denoiser.shape[0] in (1, 3):
+        pixels = model.normalization.to_uint8(result.samples)
+        arrays["images"] = pixels.movedim(1, -1).numpy()
+        write_images(result.samples, out / "images", model.normalization)
+        sample_grid(result.samples, model.normalization, out / "grid.png")
+    np.savez_compressed(out / "samples.npz", **arrays)  # type: ignore[arg-type]
+    if result.trace is None:
+        return None
+    certificate = certify(result.trace)
+    _write_trace(result.trace, out, settings)
+    free_energy_plot(result.trace, out / "free_energy.png")
+    cost = {"nfe": result.nfe, "energy_evaluations": result.energy_evaluations}
+    _write_json(out / "certificate.json", certificate.as_dict() | cost | {"settings": settings})
+    return certificate
+
+
+def _write_trace(trace: Trace, out: Path, settings: dict[str, Any]) -> None:
+    arrays = {name: array.numpy() for name, array in trace.arrays().items()}
+    np.savez_compressed(out / "trace.npz", **arrays)  # type: ignore[arg-type]
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    _write_json(
+        out / "trace.json",
+        {
+            "arrays": {n: {"meaning": TRACE_MEANING[n], "shape": s} for n, s in shapes.items()},
+            "claim": trace.claim,
+            "settings": settings,
+        },
+    )
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=1) + "\n")

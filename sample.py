@@ -1,0 +1,128 @@
+"""Sample a model: ``python sample.py runs/digits/energy_unet --num_samples 64 --out out/``."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+import energydiff  # first: it makes lightning importable beside a CPU torch
+from energydiff.errors import sentences
+from energydiff.report.sampling import require_room, write_sampling
+from energydiff.sampling import (
+    Certificate,
+    Euler,
+    Heun,
+    SampleResult,
+    certify,
+    geometric_sigmas,
+    karras_sigmas,
+    linear_sigmas,
+)
+from energydiff.training.predict import SampleRequest, draw_samples
+
+SAMPLERS = {"euler": Euler, "heun": Heun}
+GRIDS = {"karras": karras_sigmas, "geometric": geometric_sigmas, "linear": linear_sigmas}
+
+
+def sample(
+    model: Path,
+    num_samples: int = 64,
+    sampler: Literal["heun", "euler"] = "heun",
+    steps: int = 18,
+    grid: Literal["karras", "geometric", "linear"] = "karras",
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    seed: int = 0,
+    label: int | None = None,
+    batch_size: int = 64,
+    devices: int = 1,
+    accelerator: str = "auto",
+    trace: bool = True,
+    out: Path = Path("out"),
+) -> SampleResult | None:
+    """Draw samples from a model and check that its Lyapunov function fell at every step.
+
+    Args:
+        model: A run folder, a checkpoint or an exported model.
+        num_samples: How many; sample i depends on (seed, i) alone.
+        sampler: heun (order 2, two evaluations per step) or euler (DDIM).
+        steps: Steps down the noise grid; a final denoising follows.
+        grid: Spacing of the noise levels.
+        sigma_min: Lowest noise; the model's own by default.
+        sigma_max: Highest noise; the model's own by default.
+        seed: Of the whole set.
+        label: Class index for a model with labels.
+        batch_size: Samples at a time on each device.
+        devices: How many devices share the work.
+        accelerator: As in Lightning: auto, cpu, gpu, mps.
+        trace: Record the Lyapunov function (about half a step more for Euler, a quarter for Heun).
+        out: Folder for the images, arrays, plots and the certificate.
+    """
+    saved = energydiff.open_model(model)
+    require_room(out, num_samples)
+    low = saved.sigma_min if sigma_min is None else sigma_min
+    high = saved.sigma_max if sigma_max is None else sigma_max
+    method = SAMPLERS[sampler](GRIDS[grid](steps, low, high), final_denoise=True)
+    request = SampleRequest(num_samples, seed, label, batch_size, trace)
+    start = time.perf_counter()
+    result = draw_samples(saved.denoiser, method, request, devices=devices, accelerator=accelerator)
+    if result is None:  # a rank other than the first
+        return None
+    seconds = time.perf_counter() - start
+    settings = {
+        "model": str(model),
+        "sampler": sampler,
+        "steps": steps,
+        "grid": grid,
+        "sigma_min": low,
+        "sigma_max": high,
+        "seed": seed,
+        "label": label,
+        "final_denoise": True,
+    }
+    certificate = write_sampling(result, saved, out, settings)
+    Console().print(_table(result, certificate, seconds, out))
+    return result
+
+
+def _table(
+    result: SampleResult, certificate: Certificate | None, seconds: float, out: Path
+) -> Table:
+    table = Table(show_header=False, title=f"{len(result.samples)} samples in {out}")
+    table.add_row("function evaluations per sample", str(result.nfe))
+    table.add_row("energy evaluations for the record", str(result.energy_evaluations))
+    table.add_row("seconds", f"{seconds:.1f}")
+    if certificate is None:
+        table.add_row("certificate", "none: nothing was recorded, or the model has no energy")
+        return table
+    verdict = "holds" if certificate.holds else "fails"
+    table.add_row("certificate", f"{verdict} ({certificate.claim})")
+    table.add_row("steps on which V rose", f"{certificate.rises} of {certificate.steps}")
+    table.add_row("  in the descent part", str(certificate.descent_rises))
+    table.add_row("  in the landscape part", str(certificate.landscape_rises))
+    table.add_row("worst rise of V", f"{certificate.worst_rise:.3g}")
+    return table
+
+
+def main() -> int:
+    """0; 2 for a mistake of the user; 3 if the certificate was required and fails."""
+    parser = ArgumentParser(description=sample.__doc__)
+    parser.add_function_arguments(sample, as_positional=True)
+    parser.add_argument(
+        "--require_descent", action="store_true", help="Exit with code 3 unless V fell throughout."
+    )
+    arguments = parser.parse_args()
+    require_descent = arguments.pop("require_descent")
+    with sentences():
+        result = sample(**arguments.as_dict())
+        if require_descent and result is not None:
+            return 0 if certify(result.trace).holds else 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
