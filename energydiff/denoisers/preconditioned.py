@@ -49,7 +49,7 @@ class EnergyDenoiser(Energy):
         _check_label(self, label)
         sigma = sigma_vector(sigma, x)
         u, variance = _scale_input(x, sigma, self.sigma_data)
-        phi = self.potential(u, 0.25 * sigma.log(), label)
+        phi = self.potential(u, _noise_input(sigma), label)
         gaussian = 0.5 * u.square().flatten(1).sum(1) + 0.5 * self.dim * torch.log(
             2 * math.pi * variance
         )
@@ -84,7 +84,7 @@ class UnconstrainedDenoiser(Denoiser):
         _check_label(self, label)
         sigma = sigma_vector(sigma, x)
         u, variance = _scale_input(x, sigma, self.sigma_data)
-        raw = self.backbone(u, 0.25 * sigma.log(), label).to(x.dtype)
+        raw = self.backbone(u, _noise_input(sigma), label).to(x.dtype)
         skip = self.sigma_data**2 / variance
         out = sigma * self.sigma_data * variance.rsqrt()
         return per_sample(skip, x) * x + per_sample(out, x) * raw
@@ -111,6 +111,13 @@ def _scale_input(x: Tensor, sigma: Tensor, sigma_data: float) -> tuple[Tensor, T
     """u = x/√(σ²+σ_d²), like x, and the variance σ²+σ_d², (B,)."""
     variance = sigma.square() + sigma_data**2
     return x * per_sample(variance.rsqrt(), x), variance
+
+
+def _noise_input(sigma: Tensor) -> Tensor:
+    """c = ¼ log σ, (B,); one value expanded where σ is one, so that a network embeds it once."""
+    if sigma.stride(0) == 0:
+        return (0.25 * sigma[:1].log()).expand(sigma.shape)
+    return 0.25 * sigma.log()
 
 
 def _positive_sigma_data(value: float) -> float:

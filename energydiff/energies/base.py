@@ -78,6 +78,17 @@ class Energy(Denoiser):
     def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """E(x, σ) in nats, (B,). Shapes as in :meth:`Denoiser.denoise`."""
 
+    def __call__(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        """:meth:`forward`, in float32 or wider unless training.
+
+        Energies, traces and line searches need it: a bfloat16 value is off by half a nat where a
+        step changes E by two.
+        """
+        if self.training:
+            return super().__call__(x, sigma, label)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().__call__(at_least_float32(x), sigma, label)
+
     @property
     def energy(self) -> "Energy":
         return self
@@ -154,10 +165,8 @@ class Energy(Denoiser):
             scope.enter_context(torch.inference_mode(False))
             scope.enter_context(torch.enable_grad())
             if not self.training:
-                # Energies, traces and line searches stay in float32: a bfloat16 value is off by
-                # half a nat where a step changes E by two.
                 scope.enter_context(torch.autocast(x.device.type, enabled=False))
-                x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+                x = at_least_float32(x)
             x, sigma, label = (_normal_tensor(t) for t in (x, sigma, label))
             if not (keep and x.requires_grad):
                 x = x.detach().requires_grad_()
@@ -175,6 +184,11 @@ def per_sample(values: Sigma, x: Tensor) -> Tensor:
     """A scalar or (B,) quantity shaped (B, 1, …) so that it multiplies samples like ``x``."""
     values = torch.as_tensor(values, dtype=x.dtype, device=x.device)
     return values if values.ndim == 0 else values.view(-1, *[1] * (x.ndim - 1))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """A half-precision tensor in float32; anything wider as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _normal_tensor(value: Any) -> Any:

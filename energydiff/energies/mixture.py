@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Energy, Sigma, per_sample
+from energydiff.energies.base import Energy, Sigma, per_sample, sigma_vector
 from energydiff.errors import UserError
 
 
@@ -52,7 +52,7 @@ class GaussianMixture(Energy):
         self.register_buffer("log_weights", (weights / weights.sum()).log())
 
     def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        variance = self.std.square() + per_sample(sigma, x)[..., None].square()
+        variance = self.std.square() + per_sample(sigma_vector(sigma, x), x)[..., None].square()
         variance = variance.expand(x.shape[0], *self.means.shape).flatten(2)
         residual = (x[:, None] - self.means).flatten(2)
         log_normal = -0.5 * (residual.square() / variance + (2 * math.pi * variance).log()).sum(-1)

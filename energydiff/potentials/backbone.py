@@ -47,7 +47,7 @@ class Backbone(nn.Module, ABC):
 
 
 class Conditioning(nn.Module):
-    """Embeds c = ¼ log σ and an optional class label as one vector (B, width).
+    """Embeds c = ¼ log σ and an optional class label as one vector (B, width) or (1, width).
 
     The noise features are sines and cosines of c, so ∂E/∂σ exists everywhere: a table of fixed
     noise levels would have none. The last row of the label table means "unknown".
@@ -69,6 +69,8 @@ class Conditioning(nn.Module):
         self.label = nn.Embedding(num_classes + 1, width) if num_classes else None
 
     def forward(self, c: Tensor, label: Tensor | None) -> Tensor:
+        if label is None and c.stride(0) == 0:
+            c = c[:1]  # one noise level for all samples: embed it once
         phase = c[:, None] * self.frequencies
         embedding: Tensor = self.noise(torch.cat([phase.cos(), phase.sin()], dim=1))
         if self.label is not None:

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from energydiff.potentials.last_derivative import last_derivative
 
 aten = torch.ops.aten
 
@@ -82,7 +83,7 @@ class _GELUBackward(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         grad, x = ctx.saved_tensors
         square = x.square()
@@ -119,7 +120,7 @@ class _NormaliseBackward(torch.autograd.Function):
         ctx.save_for_backward(*inputs, output)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grad, h, n, mean, r, grad_h = ctx.saved_tensors
         q = _project(v, h, mean, r)
@@ -170,7 +171,7 @@ class _AttendBackward(torch.autograd.Function):
         ctx.save_for_backward(*inputs, *output[3:])
 
     @staticmethod
-    @once_differentiable
+    @last_derivative
     @_one_precision
     def backward(ctx: Any, to_q: Tensor, to_k: Tensor, to_v: Tensor, *_: Any) -> Any:  # type: ignore[override]
         """Cotangents of (∂Q, ∂K, ∂V) to those of (∂Y, Q, K, V)."""

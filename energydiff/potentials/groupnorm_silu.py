@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 aten = torch.ops.aten
 
@@ -96,10 +95,22 @@ class _GroupNormSiLUBackward(torch.autograd.Function):
         ctx.save_for_backward(grad_y, x, scale, a, mean, rstd, grad_x, grad_scale, grad_a)
 
     @staticmethod
-    @once_differentiable
     def backward(  # type: ignore[override]
         ctx: Any, v: Tensor, v_scale: Tensor | None, v_shift: Tensor | None, _: Any
     ) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            result = _GroupNormSiLUBackward._double_backward(ctx, v, v_scale, v_shift)
+        if torch.is_grad_enabled():
+            # Somebody will differentiate this once more: raise then, rather than be wrong.
+            # (once_differentiable does not raise when only some inputs are asked for.)
+            sources = [t for t in (v, v_scale, v_shift, *ctx.saved_tensors[:3]) if t is not None]
+            result = _NoThirdDerivative.apply(*result, *sources)
+        return *result, None, None, None, None
+
+    @staticmethod
+    def _double_backward(
+        ctx: Any, v: Tensor, v_scale: Tensor | None, v_shift: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cotangents (v, v_scale, v_shift) of (∂x, ∂g, ∂b) to those of (∂y, x, g, b)."""
         grad_y, x, scale, a, mean, rstd, grad_x, grad_scale, grad_a = ctx.saved_tensors
         groups = ctx.groups
@@ -145,7 +156,23 @@ class _GroupNormSiLUBackward(torch.autograd.Function):
         to_x.addcmul_(normal, group_mean(grad_a_q * scale))
         if v_scale is not None:
             to_x.add_(_normalise_backward(grad_a, x, v_scale, mean, rstd, groups)[0])
-        return to_grad_y, to_x, to_scale + grad_a_q, to_shift, None, None, None, None
+        return to_grad_y, to_x, to_scale + grad_a_q, to_shift
+
+
+class _NoThirdDerivative(torch.autograd.Function):
+    """The first four inputs, which cannot be differentiated with respect to the others."""
+
+    @staticmethod
+    def forward(*tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return tuple(t.clone() for t in tensors[:4])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # type: ignore[override]
+        raise RuntimeError("groupnorm_silu has no third derivative.")
 
 
 def _normalise_backward(

@@ -117,7 +117,7 @@ class _Stage(nn.Module):
         self.attention = _Attention(width, head_width) if head_width else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        scale, shift = self.modulation(embedding).chunk(2, dim=1)
+        scale, shift = self.modulation(embedding).expand(x.shape[0], -1).chunk(2, dim=1)
         h = self.first(self.norm(x))
         h = self.second(groupnorm_silu(h, 1 + scale, shift, self.groups, self.eps))
         h = (self.skip(x) + h) * 0.5**0.5

@@ -62,7 +62,7 @@ def certify(trace: Trace | None) -> Certificate:
     tolerance = rounding_tolerance(trace)
     total = trace.descent + trace.landscape
     rose = rises(total, tolerance)
-    excess = torch.where(rose, total.nan_to_num(nan=torch.inf), torch.zeros_like(total))
+    excess = torch.where(rose, total.nan_to_num(nan=torch.inf, neginf=torch.inf), 0.0)
     worst_step, worst_sample = divmod(int(excess.argmax()), excess.shape[1])
     any_rise = bool(rose.any())
     return Certificate(
@@ -81,8 +81,8 @@ def certify(trace: Trace | None) -> Certificate:
 
 
 def rises(change: Tensor, tolerance: Tensor) -> Tensor:
-    """Which changes of V are rises beyond rounding; NaN is one. (steps, B) bool."""
-    return ~(change <= tolerance)
+    """Which changes of V are rises beyond rounding, as is any not finite; (steps, B) bool."""
+    return ~(change <= tolerance) | ~change.isfinite()
 
 
 def rounding_tolerance(trace: Trace) -> Tensor:
@@ -92,4 +92,5 @@ def rounding_tolerance(trace: Trace) -> Tensor:
     """
     sigma = trace.sigma.to(trace.energy.dtype)[:, None]
     scale = torch.maximum(trace.free_energy.abs(), (sigma**2 * trace.energy).abs())
+    scale = scale.nan_to_num(nan=0.0, posinf=0.0)  # such a change is a rise at any tolerance
     return ROUNDINGS * torch.finfo(scale.dtype).eps * torch.maximum(scale[1:], scale[:-1])

@@ -28,7 +28,8 @@ class SampleResult:
         samples: (B, \\*shape), in model coordinates (about [-1, 1]).
         trace: the record; ``None`` if switched off or if the model has no energy.
         nfe: calls of the denoiser (gradients of the energy) per sample.
-        energy_evaluations: energies evaluated without a gradient, per sample.
+        energy_evaluations: energies evaluated for the record alone, per sample: one per step,
+            and without a final denoising one more at the end.
     """
 
     samples: Tensor
@@ -90,6 +91,7 @@ class Sampler(ABC):
             on_step: called with (points done, point) at each point of the trajectory.
         """
         x = self._start(model, x_init, seeds)
+        _check_label(model, label, len(x))
         run = _Run(model, label, Recorder() if trace and model.energy is not None else None)
         levels = self.sigmas.tolist()
         for index, (sigma, lower) in enumerate(pairwise(levels)):
@@ -103,8 +105,7 @@ class Sampler(ABC):
             if on_step is not None:
                 on_step(len(levels) - 1, here)
             x = here.x - here.residual
-            run.record_move(x, levels[-1], 1.0)
-        return run.result(x, levels[-1], self._claim(model))
+        return run.result(x, levels[-1], self.final_denoise, self._claim(model))
 
     def _start(self, model: Denoiser, x_init: Tensor | None, seeds: Iterable[int] | None) -> Tensor:
         if (x_init is None) == (seeds is None):
@@ -124,6 +125,16 @@ class Sampler(ABC):
         return "proved" if self.descends and getattr(model, "exact", False) else "observed"
 
 
+def _check_label(model: Denoiser, label: Tensor | None, count: int) -> None:
+    if label is None:
+        return
+    if label.shape != (count,) or bool(((label < -1) | (label >= model.num_classes)).any()):
+        raise UserError(
+            f"label must be {count} integers from -1 (unknown) to {model.num_classes - 1}, got"
+            f" {label.tolist()}."
+        )
+
+
 class _Run:
     """The model's evaluations during one call, counted and recorded."""
 
@@ -133,34 +144,37 @@ class _Run:
 
     def residual_at(self, x: Tensor, sigma: float) -> Tensor:
         self.nfe += 1
-        return x - self.model.denoise(x, sigma, self.label)
+        if self.model.energy is None:
+            return x - self.model.denoise(x, sigma, self.label)
+        return self._evaluate(self.model.energy, x, sigma)[2]
 
     def point(self, x: Tensor, sigma: float) -> Point:
         if self.recorder is None:
             return Point(x, sigma, self.residual_at(x, sigma))
         self.nfe += 1
-        energy, free_energy, residual = self._evaluate(x, sigma)
+        energy, free_energy, residual = self._evaluate(self.model.require_energy(), x, sigma)
         self.recorder.at(sigma, energy, free_energy, residual)
         return Point(x, sigma, residual)
 
     def record_move(self, x: Tensor, sigma: float, step_size: float) -> None:
         if self.recorder is not None:
             self.energy_evaluations += 1
-            self.recorder.moved(step_size, self._energy.free_energy(x, sigma, self.label))
+            free_energy = self.model.require_energy().free_energy(x, sigma, self.label)
+            self.recorder.moved(step_size, free_energy)
 
-    def result(self, x: Tensor, sigma: float, claim: Claim) -> SampleResult:
+    def result(self, x: Tensor, sigma: float, denoised: bool, claim: Claim) -> SampleResult:
+        """``denoised``: the move to x was the final denoising, at the same σ."""
         trace = None
         if self.recorder is not None:
-            self.energy_evaluations += 1  # its gradient serves the record alone
-            self.recorder.at(sigma, *self._evaluate(x, sigma))
+            self.energy_evaluations += 1
+            energy, free_energy, residual = self._evaluate(self.model.require_energy(), x, sigma)
+            if denoised:
+                self.recorder.moved(1.0, free_energy)
+            self.recorder.at(sigma, energy, free_energy, residual)
             trace = self.recorder.trace(claim)
         return SampleResult(x, trace, self.nfe, self.energy_evaluations)
 
-    def _evaluate(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(self, model: Energy, x: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
         """E, V and ∇V at one point."""
-        energy, grad = self._energy.value_and_grad(x, sigma, self.label)
-        return energy, self._energy.energy_to_free_energy(energy, sigma), sigma**2 * grad
-
-    @property
-    def _energy(self) -> Energy:
-        return self.model.require_energy()
+        energy, grad = model.value_and_grad(x, sigma, self.label)
+        return energy, model.energy_to_free_energy(energy, sigma), sigma**2 * grad

@@ -40,3 +40,16 @@ def test_second_backward_outside_autocast(ours, plain, shapes) -> None:
     sum(g.square().sum() for g in second).backward()
     for mine, theirs in zip(inputs, exact, strict=True):
         assert (mine.grad - theirs.grad).norm() <= 0.1 * theirs.grad.norm() + 0.05
+
+
+@pytest.mark.parametrize(("ours", "plain", "shapes"), CASES)
+@pytest.mark.parametrize("through", ["grad", "backward"])
+def test_a_third_derivative_raises(ours, plain, shapes, through) -> None:
+    inputs = draw(shapes, torch.float64)
+    (first,) = torch.autograd.grad(ours(*inputs).pow(3).sum(), inputs[:1], create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), inputs[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="third derivative"):
+        if through == "grad":
+            torch.autograd.grad(second.sum(), inputs[:1])
+        else:
+            second.sum().backward()

@@ -1,0 +1,46 @@
+"""A backward that must not be differentiated again says so, whatever is asked of it.
+
+``torch.autograd.function.once_differentiable`` raises only under ``.backward()``: its results are
+cut off from the inputs, so ``autograd.grad(…, x)`` finds no path to x and is wrong in silence.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def last_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates ``backward`` of an autograd function: differentiating its results raises."""
+
+    @wraps(backward)
+    def wrapper(ctx: Any, *cotangents: Any) -> Any:
+        with torch.no_grad():
+            results = backward(ctx, *cotangents)
+        if not torch.is_grad_enabled():
+            return results
+        made_of = (*ctx.saved_tensors, *cotangents)
+        inputs = [t for t in made_of if isinstance(t, Tensor) and t.requires_grad]
+        single = not isinstance(results, tuple)
+        guarded = tuple(
+            None if result is None else _Last.apply(result, *inputs)
+            for result in ((results,) if single else results)
+        )
+        return guarded[0] if single else guarded
+
+    return wrapper
+
+
+class _Last(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, result: Tensor, *inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return result.view_as(result)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(
+            "a third derivative of a potential was asked for, but its second derivatives are"
+            " written out and cannot be differentiated again."
+        )

@@ -1,0 +1,50 @@
+"""The cost benchmark runs, and its operation counts are what theory says: F to 2F, 3F to 6F."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.cost import main
+from benchmarks.measure import operations, peak_bytes
+
+
+def test_quick_run_writes_rows_and_targets(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    threads = torch.get_num_threads()
+    try:
+        main(["--quick", "--device", "cpu", "--json", str(tmp_path / "cost.json")])
+    finally:
+        torch.set_num_threads(threads)
+    assert "targets" in capsys.readouterr().out
+    result = json.loads((tmp_path / "cost.json").read_text())
+    assert {target["target"] for target in result["targets"]} == {2.0, 2.3, 2.8, 1.55}
+    assert all({"name", "value", "target"} == set(target) for target in result["targets"])
+    assert len(result["targets"]) == len(result["rows"]) == 3 * 4
+    for row in result["rows"]:
+        if row["quantity"] in ("training step", "denoiser call"):
+            # The MLP's conditioning is half of it and does not depend on x: it is not doubled.
+            least = 1.4 if row["case"].startswith("mlp") else 1.8
+            assert least < row["operations_ratio"] < 2.1, row
+            assert row["memory_ratio"] > 1
+        else:
+            assert 1.2 < row["operations_ratio"] < 2.0, row
+
+
+def test_operations_of_a_product_and_its_gradient() -> None:
+    a, b = torch.randn(3, 4, requires_grad=True), torch.randn(4, 5, requires_grad=True)
+    forward = 2 * 3 * 4 * 5
+    assert operations(lambda: a @ b) == forward
+    assert operations(lambda: (a @ b).sum().backward()) == 3 * forward
+
+
+def test_peak_counts_what_is_alive_at_once() -> None:
+    x = torch.zeros(1000)
+
+    def work() -> None:
+        for _ in range(5):
+            y = x + 1
+            y.add_(1)
+        y.view(10, 100)
+
+    assert peak_bytes(work, "cpu") == 2 * x.nbytes  # the new y is made before the old one goes
