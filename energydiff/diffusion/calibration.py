@@ -27,14 +27,14 @@ def calibrate_gauge(
     evaluations: int = 16_384,
     seed: int = 0,
     batch_size: int = 256,
-    on_batch: Callable[[int, int], None] | None = None,
+    on_batch: Callable[[int], None] | None = None,
 ) -> None:
     """Set ``energy.gauge`` in place between σ_min and σ_max.
 
     Args:
         data: clean samples from the training distribution, (N, \\*shape), in model coordinates.
         evaluations: noise derivatives to average; thousands are needed for tenths of a nat.
-        on_batch: called with (evaluations done, evaluations in all).
+        on_batch: called with the number of evaluations done.
     """
     gauge = energy.gauge
     intervals = len(gauge.offset) - 1
@@ -59,7 +59,7 @@ def calibrate_gauge(
         residual = energy.noise_derivative(x, sigma) - target
         sums.index_add_(0, interval, residual.double().cpu())
         if on_batch is not None:
-            on_batch(int(draw[-1]) + 1, total)
+            on_batch(int(draw[-1]) + 1)
     slopes = -sums / strata
 
     offset = torch.zeros(intervals + 1, dtype=torch.float64)

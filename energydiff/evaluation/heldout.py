@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from energydiff.data import Source
+from energydiff.diffusion import denoising_loss
 from energydiff.energies.base import Denoiser
 from energydiff.random import HELD_OUT, keyed_normal
 
@@ -36,17 +37,17 @@ def held_out_losses(
     totals = torch.zeros(len(levels), dtype=torch.float64)
     first = 0
     for raw, label in DataLoader(source, batch_size):
-        x0 = source.normalization.encode(raw)
+        x0 = source.normalization.encode(raw).to(device)
         labels = label.to(device) if denoiser.num_classes else None
         for k, sigma in enumerate(levels):
             start = k * _INDICES_PER_LEVEL + first
             noise = keyed_normal(seed, range(start, start + len(x0)), source.shape, HELD_OUT)
+            level = torch.full((len(x0),), sigma, device=device)
             with torch.no_grad():
-                guess = denoiser.denoise((x0 + sigma * noise).to(device), sigma, labels)
-            totals[k] += (guess.cpu().double() - x0.double()).square().sum()
+                losses = denoising_loss(denoiser, x0, level, noise.to(device), sigma_data, labels)
+            totals[k] += losses.double().sum().cpu()
         first += len(x0)
-    weights = [(sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2 for sigma in levels]
-    return torch.tensor(weights, dtype=torch.float64) * totals / (len(source) * denoiser.dim)
+    return totals / len(source)
 
 
 def held_out_loss(

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from energydiff.errors import UserError
 from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, describe
+from energydiff.training.console import quiet_lightning
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
 from energydiff.training.finish import CalibrateAndExport
@@ -50,6 +51,7 @@ class EnergyDiffCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
+        quiet_lightning()
         super().__init__(
             DiffusionModule,
             DiffusionData,

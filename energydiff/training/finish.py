@@ -8,10 +8,35 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from energydiff.denoisers import EnergyDenoiser
 from energydiff.diffusion import calibrate_gauge
-from energydiff.saving import LAST_CHECKPOINT, save_model
+from energydiff.errors import UserError
+from energydiff.progress import progress
+from energydiff.saving import LAST_CHECKPOINT, SavedModel, save_model
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
 from energydiff.training.module import DiffusionModule
+
+
+def calibrate(saved: SavedModel, evaluations: int, images: int = 4_096) -> None:
+    """Fix the gauge of a saved model anew, in place, on the data its run was trained on.
+
+    Raises:
+        UserError: the model has no gauge, or no run behind it says what its data was.
+    """
+    if not isinstance(saved.denoiser, EnergyDenoiser):
+        raise UserError(f"{type(saved.denoiser).__name__} has no gauge to calibrate.")
+    if "data" not in saved.config:
+        raise UserError("this model's file does not say what data it was trained on.")
+    data = DiffusionData(**saved.config["data"])
+    clean = data.clean(data.train_source, images)
+    with progress("Calibrating the gauge", evaluations) as tell:
+        calibrate_gauge(
+            saved.denoiser,
+            clean,
+            saved.sigma_min,
+            saved.sigma_max,
+            evaluations=evaluations,
+            on_batch=tell,
+        )
 
 
 class CalibrateAndExport(Callback):

@@ -13,6 +13,7 @@ from energydiff.energies import Denoiser
 from energydiff.errors import UserError
 from energydiff.progress import progress
 from energydiff.sampling import Sampler, SampleResult, Trace, join_traces
+from energydiff.training.console import quiet_lightning
 
 Batch = list[int]
 
@@ -90,6 +91,7 @@ def draw_samples(
         raise UserError(
             f"label is {request.label}, but this model has {denoiser.num_classes} classes."
         )
+    quiet_lightning()
     trainer = pl.Trainer(
         accelerator=accelerator,
         devices=devices,

@@ -1,0 +1,38 @@
+# Everything happens in .venv and runs/ of this checkout.
+PYTHON ?= python3
+BIN := .venv/bin
+export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
+export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/cache/inductor
+
+.PHONY: demo test slow check cost pretrained clean
+
+demo: .venv/installed  ## train, sample, certify and compare on real digits
+	$(BIN)/python -m benchmarks.demo
+
+test: .venv/installed  ## the default test suite
+	$(BIN)/python -m pytest
+
+slow: .venv/installed  ## the tests that the default suite leaves out
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+cost: .venv/installed  ## what an energy costs beside the same network without one
+	$(BIN)/python -m benchmarks.cost
+
+pretrained: .venv/installed  ## remake the export in pretrained/
+	$(BIN)/python train.py fit --config configs/digits/energy_unet.yaml
+	rm -rf pretrained/digits_energy_unet
+	cp -r runs/digits/energy_unet/export pretrained/digits_energy_unet
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv (a minute or two)"
+	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf .venv runs

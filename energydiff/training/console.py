@@ -1,0 +1,22 @@
+"""Keeps Lightning's console output to what concerns the run."""
+
+import logging
+import warnings
+
+_ADVERTISEMENT = "Tip: For seamless cloud"
+_HARMLESS = (
+    r".*treespec, LeafSpec.*",  # a deprecation inside Lightning itself
+    r"predict returned None.*",  # samples are kept by the module
+    r".*does not have many workers.*",  # in-memory data needs none
+    r"Checkpoint directory .* exists and is not empty.*",  # that is how a run resumes
+    r".*Trying to infer the `batch_size`.*",
+)
+
+
+def quiet_lightning() -> None:
+    """Drop advertisements, and warnings about what is meant to be so."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: _ADVERTISEMENT not in record.getMessage()
+    )
+    for message in _HARMLESS:
+        warnings.filterwarnings("ignore", message=message)

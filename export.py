@@ -1,0 +1,40 @@
+"""Export a trained model: ``python export.py runs/digits/energy_unet --out model/``."""
+
+import sys
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+import energydiff  # first: it makes lightning importable beside a CPU torch
+from energydiff.errors import sentences
+from energydiff.training.finish import calibrate
+
+
+def export(model: Path, out: Path = Path("model"), calibration: int = 0) -> None:
+    """Write model.safetensors and model.yaml of a trained model.
+
+    Args:
+        model: A run folder, a checkpoint or another export.
+        out: Folder for the two files.
+        calibration: Fix the energy's gauge anew on so many noise derivatives, on the data of its
+            run; 0 keeps the gauge it has.
+    """
+    saved = energydiff.open_model(model)
+    if calibration:
+        calibrate(saved, calibration)
+    energydiff.save_model(saved, out)
+    print(f"Saved {out / 'model.safetensors'} and {out / 'model.yaml'}.")
+
+
+def main() -> int:
+    """0; 2 for a mistake of the user."""
+    parser = ArgumentParser(description=export.__doc__)
+    parser.add_function_arguments(export, fail_untyped=True, as_positional=True)
+    arguments = parser.parse_args()
+    with sentences():
+        export(**arguments.as_dict())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
