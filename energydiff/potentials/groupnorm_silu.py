@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from energydiff.potentials.last_derivative import last_derivative
+
 aten = torch.ops.aten
 
 
@@ -95,22 +97,10 @@ class _GroupNormSiLUBackward(torch.autograd.Function):
         ctx.save_for_backward(grad_y, x, scale, a, mean, rstd, grad_x, grad_scale, grad_a)
 
     @staticmethod
+    @last_derivative
     def backward(  # type: ignore[override]
-        ctx: Any, v: Tensor, v_scale: Tensor | None, v_shift: Tensor | None, _: Any
+        ctx: Any, v: Tensor | None, v_scale: Tensor | None, v_shift: Tensor | None, _: Any
     ) -> tuple[Tensor | None, ...]:
-        with torch.no_grad():
-            result = _GroupNormSiLUBackward._double_backward(ctx, v, v_scale, v_shift)
-        if torch.is_grad_enabled():
-            # Somebody will differentiate this once more: raise then, rather than be wrong.
-            # (once_differentiable does not raise when only some inputs are asked for.)
-            sources = [t for t in (v, v_scale, v_shift, *ctx.saved_tensors[:3]) if t is not None]
-            result = _NoThirdDerivative.apply(*result, *sources)
-        return *result, None, None, None, None
-
-    @staticmethod
-    def _double_backward(
-        ctx: Any, v: Tensor, v_scale: Tensor | None, v_shift: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cotangents (v, v_scale, v_shift) of (∂x, ∂g, ∂b) to those of (∂y, x, g, b)."""
         grad_y, x, scale, a, mean, rstd, grad_x, grad_scale, grad_a = ctx.saved_tensors
         groups = ctx.groups
@@ -156,23 +146,7 @@ class _GroupNormSiLUBackward(torch.autograd.Function):
         to_x.addcmul_(normal, group_mean(grad_a_q * scale))
         if v_scale is not None:
             to_x.add_(_normalise_backward(grad_a, x, v_scale, mean, rstd, groups)[0])
-        return to_grad_y, to_x, to_scale + grad_a_q, to_shift
-
-
-class _NoThirdDerivative(torch.autograd.Function):
-    """The first four inputs, which cannot be differentiated with respect to the others."""
-
-    @staticmethod
-    def forward(*tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        return tuple(t.clone() for t in tensors[:4])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:  # type: ignore[override]
-        raise RuntimeError("groupnorm_silu has no third derivative.")
+        return to_grad_y, to_x, to_scale + grad_a_q, to_shift, None, None, None, None
 
 
 def _normalise_backward(

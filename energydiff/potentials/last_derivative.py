@@ -35,8 +35,12 @@ def last_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 class _Last(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, result: Tensor, *inputs: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(result: Tensor, *inputs: Tensor) -> Tensor:  # type: ignore[override]
         return result.view_as(result)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
