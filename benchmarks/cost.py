@@ -129,7 +129,8 @@ def cost_rows(case: Case, rounds: int, device: str, compile: bool) -> list[Row]:
     for quantity in ("training step", "denoiser call"):
         work: dict[str, Work] = {}
         for name, model in models.items():
-            model.train(quantity == "training step")
+            # A model that samples is as energydiff.load hands it out: in eval mode and frozen.
+            model.train(quantity == "training step").requires_grad_(model.training)
             denoise = model.denoise
             if name == "compiled baseline":
                 denoise = torch.compile(denoise, fullgraph=True)
@@ -170,7 +171,7 @@ def cost_rows(case: Case, rounds: int, device: str, compile: bool) -> list[Row]:
 
 
 def sampling_rows(case: Case, rounds: int, device: str, steps: int) -> list[Row]:
-    model = build(case, "inner_product", device).eval()
+    model = build(case, "inner_product", device).eval().requires_grad_(False)
     sigmas = karras_sigmas(steps=steps, sigma_min=0.02, sigma_max=10.0, rho=7.0)
     x = 10.0 * torch.randn(case.sampled_images, *model.shape, device=device)
     rows = []

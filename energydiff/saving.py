@@ -117,7 +117,7 @@ def rebuild(
         normalization = Normalization(**description["normalization"])
         sigma_min, sigma_max = float(description["sigma_min"]), float(description["sigma_max"])
         classes = tuple(str(name) for name in description["classes"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{origin} does not describe a model: {error}.") from error
     expected = denoiser.state_dict()
     wrong = sorted(

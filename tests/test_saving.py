@@ -93,7 +93,9 @@ def test_an_export_of_an_export_is_the_same(name: str, tmp_path: Path) -> None:
     one = export(tmp_path / "one", EVERY[name]())
     energydiff.save_model(energydiff.open_model(one), tmp_path / "two")
     assert (one / "model.yaml").read_text() == (tmp_path / "two" / "model.yaml").read_text()
-    states = [safetensors.torch.load_file(tmp_path / n / "model.safetensors") for n in ("one", "two")]
+    states = [
+        safetensors.torch.load_file(tmp_path / n / "model.safetensors") for n in ("one", "two")
+    ]
     assert states[0].keys() == states[1].keys()
     for key, value in states[0].items():
         torch.testing.assert_close(states[1][key], value, rtol=0, atol=1e-6)
@@ -138,7 +140,6 @@ def test_an_export_replaces_an_earlier_one(tmp_path: Path) -> None:
 
 
 def test_a_model_of_ones_own_cannot_be_exported(tmp_path: Path) -> None:
-
     class Foreign(Denoiser):
         shape = SHAPE
 
@@ -232,6 +233,11 @@ def negative_width(path: Path) -> Path:
     return edit(export(path), lambda d: d["model"]["backbone"].update(width=-1))
 
 
+def no_levels(path: Path) -> Path:
+    folder = export(path, network("unet"))
+    return edit(folder, lambda d: d["model"]["backbone"].update(multipliers=[]))
+
+
 def model_of_text(path: Path) -> Path:
     return edit(export(path), lambda d: d.update(model="EnergyDenoiser"))
 
@@ -292,6 +298,7 @@ REFUSED = [
     (nested_backbone, "does not describe a model"),
     (unknown_argument, "does not describe a model.*colour"),
     (negative_width, "does not describe a model"),
+    (no_levels, "does not describe a model"),
     (model_of_text, "does not describe a model"),
     (no_model, "does not describe a model"),
     (unknown_parametrization, "parametrization is 'square'"),
@@ -331,6 +338,7 @@ def test_the_payload_is_live(tmp_path: Path) -> None:
     assert (tmp_path / "mark").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("place", ["beside", "description", "weights", "plain pickle"])
 def test_a_checkpoint_runs_no_code(place: str, tmp_path: Path) -> None:
     mark, file = tmp_path / "mark", tmp_path / "last.ckpt"

@@ -40,6 +40,13 @@ class EMA(WeightAveraging):
         self._images = trainer.global_step * pl_module.batch_size
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Not yet: a checkpoint saved when training ends must still hold the weights themselves."""
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After ``fit`` the module holds the averaged weights."""
+        super().on_train_end(trainer, pl_module)
+
     @torch.no_grad()
     def _average(self, averaged: list[Tensor], current: list[Tensor], _: Any) -> None:
         halflife = min(self.halflife_images, self.warmup_ratio * self._images)

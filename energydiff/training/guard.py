@@ -5,6 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from energydiff.errors import UserError
 from energydiff.training.module import DiffusionModule
@@ -17,24 +18,32 @@ class NonFiniteError(UserError):
 class NonFiniteGuard(Callback):
     """Raises on every rank if any rank's loss or gradient norm is not finite."""
 
+    def __init__(self) -> None:
+        # Losses and sample indices of each batch accumulated since the last step.
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._batch = batch
+        self._indices = batch["index"]
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule) and pl_module.losses is not None
+        self._seen.append((pl_module.losses, self._indices))
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        assert isinstance(pl_module, DiffusionModule) and pl_module.losses is not None
+        losses, indices = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        self._seen.clear()
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        bad = ~torch.isfinite(pl_module.losses)
+        bad = ~torch.isfinite(losses)
         mine = bool(bad.any()) or not bool(torch.isfinite(norm))
         if trainer.strategy.reduce_boolean_decision(not mine, all=True):
             return
         # One rank's bad loss spoils the averaged gradient of all, so say whose loss it was.
-        indices = self._batch["index"][bad].tolist()
-        report = (trainer.global_rank, indices, float(norm), self._batch["index"].tolist())
+        report = (trainer.global_rank, indices[bad].tolist(), float(norm), indices.tolist())
         reports = [report]
         if trainer.world_size > 1:
             reports = [report] * trainer.world_size

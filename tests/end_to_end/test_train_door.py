@@ -1,0 +1,188 @@
+"""``train.py``: what it leaves, what it measures, and what it says when it cannot."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import energydiff
+
+Metrics = Callable[[Path], dict[str, list[float]]]
+
+
+def test_a_run_leaves_what_it_takes_to_repeat_and_use_it(unet_run: Path) -> None:
+    """Config, environment, checkpoint, export, metrics and sample grids."""
+    files = {str(file.relative_to(unet_run)) for file in unet_run.rglob("*")}
+    assert files >= {
+        *("config.yaml", "environment.json", "checkpoints/last.ckpt"),
+        *("export/model.yaml", "export/model.safetensors"),
+        *("samples/000000960.png", "samples/000001920.png"),
+        "metrics/version_0/metrics.csv",
+    }
+    config = yaml.safe_load((unet_run / "config.yaml").read_text())
+    assert config["model"]["total_images"] == 1920
+    assert "torch" in json.loads((unet_run / "environment.json").read_text())["packages"]
+
+
+def test_the_metrics_are_there_and_finite(unet_run: Path, metrics: Metrics) -> None:
+    found = metrics(unet_run)
+    assert found.keys() >= {
+        *("train/loss", "val/loss", "images_per_second", "lr-AdamW"),
+        *("lyapunov/descending", "lyapunov/worst_rise"),
+        *("lyapunov/descent_rises", "lyapunov/landscape_rises"),
+        *("lyapunov/V_s0.02", "lyapunov/E_s0.02", "lyapunov/gap_s0.02"),
+    }
+    assert all(math.isfinite(value) for values in found.values() for value in values)
+
+
+def test_the_run_and_its_export_are_the_same_model(unet_run: Path) -> None:
+    """The averaged weights, gauge included."""
+    run, export = (energydiff.load(path) for path in (unet_run, unet_run / "export"))
+    checkpoint = torch.load(unet_run / "checkpoints" / "last.ckpt", weights_only=True)
+    for name, value in export.state_dict().items():
+        assert torch.equal(value, run.state_dict()[name])
+        assert torch.equal(value, checkpoint["state_dict"]["denoiser." + name])
+    assert export.gauge.offset.any()
+    name = "denoiser.potential.backbone.input.weight"
+    assert not torch.equal(checkpoint["state_dict"][name], checkpoint["current_model_state"][name])
+
+
+@pytest.mark.parametrize(("command", "name"), [("validate", "val/loss"), ("test", "test/loss")])
+def test_a_run_is_measured_with_its_averaged_weights(
+    command: str, name: str, unet_run: Path, tiny_unet: Path, door, metrics: Metrics
+) -> None:
+    """The held-out loss that was logged at the last step is the one printed."""
+    expected = metrics(unet_run)["val/loss"][-1]
+    options = ["--config", tiny_unet, "--trainer.default_root_dir", unet_run]
+    done = door("train.py", command, *options, "--trainer.logger", "false")
+    assert done.code == 0
+    shown = re.search(rf"{name}\W+([0-9.]+)", done.out)
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_configurations_stack(unet_run: Path, tiny_unet: Path, tmp_path: Path, door) -> None:
+    """A later --config overrides an earlier one, and an option both."""
+    more = tmp_path / "more.yaml"
+    more.write_text("model: {total_images: 64, learning_rate: 1.0e-5}\nmonitor: {samples: 2}\n")
+    options = ["--trainer.default_root_dir", tmp_path / "run", "--monitor.steps", 2]
+    done = door("train.py", "fit", "--config", tiny_unet, "--config", more, *options)
+    assert done.code == 0
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (config["model"]["total_images"], config["model"]["learning_rate"]) == (64, 1e-5)
+    assert (config["monitor"]["samples"], config["monitor"]["steps"]) == (2, 2)
+    assert config["model"]["sigma_max"] == 10.0
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Path:
+    file = tmp_path / "ring.npy"
+    angle = np.linspace(0, 2 * np.pi, 300, endpoint=False)
+    np.save(file, np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32))
+    return file
+
+
+def test_vectors_train_too(vectors: Path, tiny_mlp: Path, tmp_path: Path, door) -> None:
+    run = tmp_path / "run"
+    options = ["--data.source", "arrays", "--data.root", vectors, "--trainer.default_root_dir", run]
+    done = door("train.py", "fit", "--config", tiny_mlp, *options)
+    assert done.code == 0
+    assert energydiff.load(run).shape == (2,)
+    assert not list(run.rglob("*.png"))
+
+
+def test_labels_train_too(tiny_mlp: Path, tmp_path: Path, door) -> None:
+    run = tmp_path / "run"
+    options = ["--data.labels", "true", "--trainer.default_root_dir", run]
+    assert door("train.py", "fit", "--config", tiny_mlp, *options).code == 0
+    saved = energydiff.open_model(run)
+    assert saved.denoiser.num_classes == 10
+    assert saved.classes == tuple("0123456789")
+
+
+NOISE = "--model.noise.class_path=energydiff.diffusion.LogNormal"
+MISTAKES = {
+    "no data": (["--data.source=folder", "--data.root=nowhere"], "nowhere"),
+    "no root": (["--data.source=folder"], "data.source folder needs data.root"),
+    "root of digits": (["--data.root=nowhere"], "data.root has no meaning"),
+    "batch": (["--data.batch_size=33", "--trainer.accumulate_grad_batches=2"], "batch_size 33"),
+    "no batch": (["--data.batch_size=0"], "data.batch_size is 0"),
+    "sigma": (["--model.sigma_min=3", "--model.sigma_max=2"], "model.sigma_min = 3.0"),
+    "spread": ([NOISE, "--model.noise.init_args.std=-1"], "noise std is -1"),
+    "held out": (["--data.held_out=1.5"], "data.held_out"),
+    "unet size": (["--model.backbone.init_args.multipliers=[1,1,1,1,1]"], "image size 8"),
+    "sigma_data": (["--data.sigma_data=-1"], "sigma_data is -1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_a_sentence(mistake: str, tiny_unet: Path, tmp_path: Path, door) -> None:
+    options, message = MISTAKES[mistake]
+    run = tmp_path / "run"
+    done = door(
+        "train.py", "fit", "--config", tiny_unet, "--trainer.default_root_dir", run, *options
+    )
+    assert message in done.sentence, done.err
+    assert not (run / "checkpoints").exists()
+
+
+def test_a_unet_on_vectors_is_a_sentence(
+    vectors: Path, tiny_unet: Path, tmp_path: Path, door
+) -> None:
+    options = ["--data.source=arrays", "--data.root", vectors, "--data.flip=false"]
+    run = ["--trainer.default_root_dir", tmp_path / "run"]
+    done = door("train.py", "fit", "--config", tiny_unet, *run, *options)
+    assert "use the MLP backbone for vectors" in done.sentence, done.err
+
+
+def test_flipped_vectors_are_a_sentence(
+    vectors: Path, tiny_mlp: Path, tmp_path: Path, door
+) -> None:
+    options = ["--data.source=arrays", "--data.root", vectors, "--data.flip=true"]
+    run = ["--trainer.default_root_dir", tmp_path / "run"]
+    done = door("train.py", "fit", "--config", tiny_mlp, *run, *options)
+    assert "data.flip mirrors images" in done.sentence, done.err
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_measuring_before_training_is_a_sentence(
+    command: str, tiny_unet: Path, tmp_path: Path, door
+) -> None:
+    options = ["--config", tiny_unet, "--trainer.default_root_dir", tmp_path / "run"]
+    assert "train first" in door("train.py", command, *options).sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--data.source", "imagenet"], "data.source"),
+        (["--model.colour", "red"], "colour"),
+        (["--model.total_images", "many"], "total_images"),
+        (["--model.parametrization", "square"], "parametrization"),
+        (["--model.backbone", "os.system"], "backbone"),
+    ],
+)
+def test_an_option_that_is_none_is_named(options: list[str], message: str, tiny_unet, door) -> None:
+    done = door("train.py", "fit", "--config", tiny_unet, *options)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_run_that_diverges_stops_in_a_process_of_its_own(
+    process, tiny_unet: Path, tmp_path: Path
+) -> None:
+    """Exit code 2 and one sentence that names the step, the rank and the samples."""
+    options = ["--model.learning_rate", "1e30", "--model.warmup_images", "0"]
+    run = ["--trainer.default_root_dir", tmp_path / "run"]
+    done = process("train.py", "fit", "--config", tiny_unet, *run, *options)
+    assert re.search(
+        r"training stopped before step \d+: not finite on rank 0: .*indices \[\d+", done.sentence
+    ), done.err

@@ -1,0 +1,75 @@
+"""The documentation's commands and snippets run, in a copy of the repository, on small settings."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Training commands are checked as commands, not for their result.
+SMALL = [
+    "--model.total_images=128",
+    "--monitor.every_images=128",
+    "--monitor.samples=4",
+    "--monitor.steps=2",
+    "--monitor.calibration_evaluations=64",
+    "--finish.evaluations=64",
+    "--val_every_images=128",
+]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, code) of every fenced block in one language."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [(page.name, code) for page in PAGES for code in fence.findall(page.read_text())]
+
+
+COMMANDS = [
+    (page, line)
+    for page, code in blocks("bash")
+    for line in code.splitlines()
+    if line.startswith("python ")
+]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that git would hand to a stranger, and what the first snippets leave behind."""
+    target = tmp_path_factory.mktemp("clone")
+    for name in ("energydiff", "benchmarks", "configs", "pretrained"):
+        shutil.copytree(ROOT / name, target / name)
+    for script in ROOT.glob("*.py"):
+        shutil.copy(script, target)
+    for page, code in blocks("python"):
+        run([sys.executable, "-c", code], target, page)
+    return target
+
+
+def run(command: list[str], folder: Path, page: str) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, f"{page}: {shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{p}: {c}" for p, c in COMMANDS])
+def test_documented_command_runs(page: str, line: str, copy: Path) -> None:
+    """What a page tells a user to type works as it stands there."""
+    command = [sys.executable, *shlex.split(line, comments=True)[1:]]
+    if "train.py" in line:
+        command += SMALL
+    run(command, copy, page)
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of every page names a file that exists."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
