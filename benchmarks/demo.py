@@ -62,10 +62,10 @@ def run_demo(out: Path, num_samples: int, total_images: int | None) -> dict[str,
     train_both(out, total_images)
     models = {arm: open_model(out / arm) for arm in ARMS}
 
-    say("training the small classifier whose features measure the samples")
+    say("training the three small classifiers whose features measure the samples")
     data = open_data("digits", labels=True)
     measure = DigitFeatures(data.train, data.held_out)
-    say(f"its held-out accuracy is {measure.accuracy:.3f}")
+    say(f"their held-out accuracy is at least {measure.accuracy:.3f}")
 
     results: dict[str, SampleResult] = {}
     summary: dict[str, Any] = {}
@@ -171,18 +171,24 @@ def call_operations(model: SavedModel) -> int:
 class DigitFeatures:
     """Fréchet distances to the training digits in features of a small digit classifier.
 
-    Not FID: that is defined on Inception features.
+    The mean over three classifiers that differ in their seed, because one classifier's view of two
+    models can differ from another's by a tenth. Not FID: that is defined on Inception features.
     """
 
     def __init__(self, train: Source, held_out: Source) -> None:
         self.train, self.held_out = everything(train), everything(held_out)
-        trained = train_classifier(*self.train, held_out=self.held_out, seed=0)
-        self.model, self.accuracy = trained.model, trained.held_out_accuracy
-        self.reference = gaussian_statistics(features(self.model, self.train[0]))
+        trained = [
+            train_classifier(*self.train, held_out=self.held_out, seed=seed) for seed in range(3)
+        ]
+        self.models = [classifier.model for classifier in trained]
+        self.accuracy = min(classifier.held_out_accuracy for classifier in trained)
+        self.references = [gaussian_statistics(features(m, self.train[0])) for m in self.models]
 
     def distance(self, images: Tensor) -> float:
         """Of images (n, 1, 8, 8) in model coordinates."""
-        return frechet_distance(*gaussian_statistics(features(self.model, images)), *self.reference)
+        statistics = [gaussian_statistics(features(m, images)) for m in self.models]
+        pairs = zip(statistics, self.references, strict=True)
+        return sum(frechet_distance(*mine, *theirs) for mine, theirs in pairs) / len(self.models)
 
     def held_out_distance(self) -> float:
         """Of real digits that training never saw."""
@@ -190,10 +196,10 @@ class DigitFeatures:
 
     def resampled_distance(self, count: int) -> float:
         """Of ``count`` draws from the training digits themselves: the floor at this number."""
-        draw = torch.randint(
-            len(self.train[0]), (count,), generator=torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
+        return self.distance(
+            self.train[0][torch.randint(len(self.train[0]), (count,), generator=generator)]
         )
-        return self.distance(self.train[0][draw])
 
 
 def everything(source: Source) -> tuple[Tensor, Tensor]:

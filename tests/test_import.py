@@ -5,7 +5,7 @@ import sys
 
 
 def test_everything_imports_together() -> None:
-    """lightning, torchvision's transforms and torch-fidelity, after the package and in one process."""
+    """lightning, torchvision and torch-fidelity, after the package and in one process."""
     code = "import energydiff, lightning, torchvision.transforms, torchmetrics, torch_fidelity"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

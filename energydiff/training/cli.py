@@ -105,6 +105,15 @@ class EnergyDiffCLI(LightningCLI):
         ):
             parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # What a class says of its arguments comes wrapped where its place may also be empty.
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
         plain = self.config[self.subcommand] if self.subcommand else self.config
@@ -178,8 +187,8 @@ class EnergyDiffCLI(LightningCLI):
 
 
 def _steps(total_images: int, batch_size: int) -> int:
-    return math.ceil(total_images / batch_size)
+    return math.ceil(total_images / max(1, batch_size))  # the data module refuses less than 1
 
 
 def _batches(every_images: int, batch_size: int, accumulate: int) -> int:
-    return max(1, every_images // batch_size) * accumulate
+    return max(1, every_images // max(1, batch_size)) * accumulate

@@ -166,7 +166,7 @@ def test_measuring_before_training_is_a_sentence(
         (["--model.colour", "red"], "colour"),
         (["--model.total_images", "many"], "total_images"),
         (["--model.parametrization", "square"], "parametrization"),
-        (["--model.backbone", "os.system"], "backbone"),
+        (["--model.backbone", "torch.nn.Linear"], "backbone"),
     ],
 )
 def test_an_option_that_is_none_is_named(options: list[str], message: str, tiny_unet, door) -> None:

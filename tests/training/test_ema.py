@@ -1,6 +1,7 @@
 """The average of the weights, computed once more by hand."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -88,19 +89,19 @@ def test_held_out_losses_are_of_the_average(
 
 
 def test_after_fit_the_module_holds_the_average(
-    make_trainer, module: DiffusionModule, data: DiffusionData
+    make_trainer, module: DiffusionModule, data: DiffusionData, tmp_path: Path
 ) -> None:
     """But a checkpoint written when training ends holds the weights too, to train on from."""
     ema = EMA(20, 1.0)
     weights = Weights(ema)
     name = "denoiser.potential.backbone.output.weight"
-    saved: dict[str, Any] = {}
 
     class Save(pl.Callback):
         def on_train_end(self, trainer, module) -> None:
-            saved.update(trainer._checkpoint_connector.dump_checkpoint())
+            trainer.save_checkpoint(tmp_path / "last.ckpt")
 
     make_trainer(max_steps=STEPS, callbacks=[ema, weights, Save()]).fit(module, data)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert torch.equal(saved["current_model_state"][name], weights.current[-1])
     assert torch.equal(saved["state_dict"][name], weights.averaged[-1])
     assert torch.equal(module.state_dict()[name], weights.averaged[-1])

@@ -98,7 +98,7 @@ def test_uniforms_stay_inside_their_interval(digits: Source) -> None:
     stream = TrainingStream(digits, 0)
     uniform = torch.stack([stream[count, 0]["uniform"] for count in range(2_000)])
     assert uniform.dtype == torch.float32
-    assert 0 < uniform.min().item() and uniform.max().item() < 1
+    assert uniform.min().item() > 0 and uniform.max().item() < 1
     assert_close(uniform.mean(0), torch.tensor([0.5, 0.5]), rtol=0, atol=0.03)
 
 

@@ -1,0 +1,223 @@
+"""``sample.py``: the folder it leaves, its exit codes, and what it says when it cannot."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from energydiff.data import open_data
+from energydiff.denoisers import EnergyDenoiser
+from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
+from energydiff.sampling import Trace, certify
+
+COUNT, STEPS = 5, 4
+POINTS = STEPS + 2  # the start, the steps and the final denoising
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def sampled(export, door, out: Path) -> Path:
+    """The folder that a few samples of an energy leave."""
+    done = door(
+        *("sample.py", export(), "--num_samples", COUNT, "--steps", STEPS, "--out", out),
+        *("--accelerator", "cpu"),
+    )
+    assert done.code == 0, done.err
+    return out
+
+
+def read_json(file: Path) -> dict:
+    return json.loads(file.read_text())
+
+
+def arrays(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def test_everything_is_there(sampled: Path) -> None:
+    assert {str(file.relative_to(sampled)) for file in sampled.rglob("*")} == {
+        *("samples.npz", "grid.png", "images", *(f"images/{i:06d}.png" for i in range(COUNT))),
+        *("trace.npz", "trace.json", "free_energy.png", "certificate.json"),
+    }
+
+
+def test_samples_raw_values_and_images_are_one_thing(sampled: Path) -> None:
+    """Model coordinates −1..1 are raw 0..16 and pixels 0..255."""
+    found = arrays(sampled / "samples.npz")
+    assert found["samples"].shape == found["raw"].shape == (COUNT, 1, 4, 4)
+    assert found["samples"].dtype == np.float32
+    assert found["images"].shape == (COUNT, 4, 4, 1) and found["images"].dtype == np.uint8
+    np.testing.assert_allclose(found["raw"], (found["samples"] + 1) * 8, atol=1e-5)
+    shown = np.clip(found["samples"][:, 0] * 127.5 + 128, 0, 255).astype(np.uint8)
+    assert np.array_equal(found["images"][..., 0], shown)
+    for i, pixels in enumerate(shown):
+        assert np.array_equal(np.asarray(Image.open(sampled / f"images/{i:06d}.png")), pixels)
+
+
+def test_the_trace_says_what_its_arrays_mean(sampled: Path) -> None:
+    found, described = arrays(sampled / "trace.npz"), read_json(sampled / "trace.json")
+    assert found.keys() == described["arrays"].keys()
+    for name, array in found.items():
+        assert described["arrays"][name]["shape"] == list(array.shape)
+        assert len(described["arrays"][name]["meaning"]) > 20
+    assert found["sigma"].shape == (POINTS,)
+    assert found["free_energy"].shape == (POINTS, COUNT)
+    assert found["descent"].shape == (POINTS - 1, COUNT)
+
+
+def test_the_certificate_is_that_of_the_trace(sampled: Path) -> None:
+    found = {name: torch.from_numpy(a) for name, a in arrays(sampled / "trace.npz").items()}
+    trace = Trace(claim=read_json(sampled / "trace.json")["claim"], **found)
+    written = read_json(sampled / "certificate.json")
+    for name, value in certify(trace).as_dict().items():
+        assert written[name] == value
+    assert written["settings"]["steps"] == STEPS
+    assert written["nfe"] == 2 * STEPS + 1  # Heun, and the final denoising
+
+
+def test_the_same_samples_in_batches_of_64_and_of_7(export, door, tmp_path: Path) -> None:
+    drawn = []
+    for size in (64, 7):
+        out = tmp_path / f"out{size}"
+        options = ["--num_samples", 20, "--steps", STEPS, "--batch_size", size, "--out", out]
+        assert door("sample.py", export(), *options, "--accelerator", "cpu").code == 0
+        drawn.append(arrays(out / "samples.npz")["samples"])
+        assert arrays(out / "trace.npz")["free_energy"].shape == (POINTS, 20)
+    np.testing.assert_allclose(drawn[0], drawn[1], rtol=1e-5, atol=1e-5)
+
+
+def test_fewer_samples_are_the_first_of_more_and_another_seed_is_another_set(
+    export, door, tmp_path: Path
+) -> None:
+    drawn = {}
+    for name, count, seed in (("few", 3, 0), ("more", 6, 0), ("other", 3, 1)):
+        options = ["--num_samples", count, "--seed", seed, "--steps", 2, "--out", tmp_path / name]
+        assert door("sample.py", export(), *options, "--accelerator", "cpu").code == 0
+        drawn[name] = arrays(tmp_path / name / "samples.npz")["samples"]
+    np.testing.assert_allclose(drawn["few"], drawn["more"][:3], rtol=1e-5, atol=1e-5)
+    assert not np.isclose(drawn["few"], drawn["other"]).any(axis=(1, 2, 3)).all()
+
+
+def test_without_a_trace_there_are_only_samples(export, door, out: Path) -> None:
+    options = ["--num_samples", 2, "--steps", 2, "--trace", "false", "--out", out]
+    assert door("sample.py", export(), *options, "--accelerator", "cpu").code == 0
+    assert {f.name for f in out.iterdir()} == {"samples.npz", "images", "grid.png"}
+
+
+def test_a_baseline_samples_without_a_record(export, door, baseline: Denoiser, out: Path) -> None:
+    options = ["--num_samples", 2, "--steps", 2, "--out", out]
+    done = door("sample.py", export(baseline), *options, "--accelerator", "cpu")
+    assert done.code == 0 and "none" in done.out
+    assert {f.name for f in out.iterdir()} == {"samples.npz", "images", "grid.png"}
+
+
+def test_vectors_have_no_images(export, door, out: Path) -> None:
+    options = ["--num_samples", 2, "--steps", 2, "--out", out]
+    model = export(GaussianMixture(torch.zeros(1, 2), 0.5))
+    assert door("sample.py", model, *options, "--accelerator", "cpu").code == 0
+    assert set(arrays(out / "samples.npz")) == {"samples", "raw"}
+    assert not (out / "images").exists() and not (out / "grid.png").exists()
+
+
+def test_a_label_is_passed_on(export, door, tmp_path: Path) -> None:
+    drawn = []
+    for label in (0, 1):
+        out = tmp_path / str(label)
+        options = ["--num_samples", 2, "--steps", 2, "--label", label, "--out", out]
+        assert door("sample.py", export(classes=2), *options, "--accelerator", "cpu").code == 0
+        drawn.append(arrays(out / "samples.npz")["samples"])
+    assert not np.allclose(drawn[0], drawn[1])
+
+
+def test_the_training_set_as_a_model_is_proved_to_descend(export, door, out: Path) -> None:
+    """A closed form: Euler steps of an exact energy fall under the theorem."""
+    source = open_data("digits").train
+    digits = source.normalization.encode(torch.stack([source[i][0] for i in range(50)]))
+    options = ["--sampler", "euler", "--num_samples", 8, "--steps", STEPS, "--out", out]
+    model = export(EmpiricalData(digits))
+    done = door("sample.py", model, *options, "--require_descent", "--accelerator", "cpu")
+    certificate = read_json(out / "certificate.json")
+    assert done.code == 0
+    assert certificate["holds"] and certificate["claim"] == "proved"
+    assert certificate["bound_misses"] == 0
+
+
+def test_a_required_descent_that_fails_is_exit_code_3(
+    export, door, bad_gauge: EnergyDenoiser, out: Path
+) -> None:
+    """With everything written, so that one can look."""
+    options = ["--sampler", "euler", "--num_samples", 2, "--steps", STEPS, "--out", out]
+    model = export(bad_gauge)
+    assert door("sample.py", model, *options, "--accelerator", "cpu").code == 0
+    done = door("sample.py", model, *options, "--require_descent", "--accelerator", "cpu")
+    certificate = read_json(out / "certificate.json")
+    assert done.code == 3 and "fails" in done.out
+    assert not certificate["holds"] and certificate["landscape_rises"] > 0
+
+
+def test_descent_required_of_a_baseline_is_a_sentence(
+    export, door, baseline: Denoiser, out: Path
+) -> None:
+    options = ["--num_samples", 2, "--steps", 2, "--require_descent", "--out", out]
+    done = door("sample.py", export(baseline), *options, "--accelerator", "cpu")
+    assert "no energy" in done.sentence
+
+
+MISTAKES = {
+    "label": (["--label", 2], "label is 2, but this model has 2 classes"),
+    "negative label": (["--label", -1], "label is -1"),
+    "no steps": (["--steps", 0], "steps must be at least 1"),
+    "sigma": (["--sigma_min", 5, "--sigma_max", 1], "sigma_min = 5.0 and sigma_max = 1.0"),
+    "sigma 0": (["--sigma_min", 0], "sigma_min = 0.0"),
+    "nothing": (["--num_samples", 0], "num_samples is 0"),
+    "no batch": (["--batch_size", 0], "batch_size is 0"),
+    "seed": (["--seed", -1], "seed is -1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_a_sentence(mistake: str, export, door, out: Path) -> None:
+    options, message = MISTAKES[mistake]
+    model = export(classes=2)
+    done = door("sample.py", model, "--out", out, "--accelerator", "cpu", *options)
+    assert message in done.sentence, done.err
+    assert not out.exists()
+
+
+def test_a_label_for_a_model_without_any_is_a_sentence(export, door, out: Path) -> None:
+    done = door("sample.py", export(), "--out", out, "--accelerator", "cpu", "--label", 0)
+    assert "this model has 0 classes" in done.sentence
+
+
+def test_the_images_of_a_larger_set_are_not_mixed_in(sampled: Path, export, door) -> None:
+    options = ["--num_samples", COUNT - 2, "--steps", STEPS, "--out", sampled]
+    done = door("sample.py", export(), *options, "--accelerator", "cpu")
+    assert "holds 2 images beyond the 3 to be written" in done.sentence
+
+
+def test_a_file_is_no_folder_to_write_to(export, door, out: Path) -> None:
+    out.touch()
+    assert "is a file" in door("sample.py", export(), "--out", out).sentence
+
+
+@pytest.mark.parametrize(
+    "options", [["--sampler", "rk4"], ["--steps", "many"], ["--colour", "red"]]
+)
+def test_an_option_that_is_none_is_named(options: list[str], export, door) -> None:
+    done = door("sample.py", export(), *options)
+    assert done.code == 2
+    assert options[0].strip("-") in done.err
+    assert "Traceback" not in done.err
+
+
+def test_no_model_is_a_sentence_in_a_process_of_its_own(process, tmp_path: Path) -> None:
+    done = process("sample.py", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert "nowhere does not exist" in done.sentence

@@ -1,0 +1,95 @@
+"""Two processes do what one does: the same gradient, the same numbers, the same samples."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+TWO = ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
+
+
+@pytest.fixture(scope="module")
+def one(process, tiny_mlp: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(process, tiny_mlp, tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module")
+def two(process, tiny_mlp: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(process, tiny_mlp, tmp_path_factory.mktemp("two"), *TWO)
+
+
+def train(process, config: Path, run: Path, *options: object) -> Path:
+    arguments = ["--config", config, "--trainer.default_root_dir", run, *options]
+    done = process("train.py", "fit", *arguments)
+    assert done.code == 0, done.err
+    return run
+
+
+def moments(run: Path) -> Tensor:
+    """AdamW's first moments after one step: (1 − β₁) times the clipped gradient."""
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 1
+    (optimizer,) = checkpoint["optimizer_states"]
+    return torch.cat([state["exp_avg"].flatten() for state in optimizer["state"].values()])
+
+
+def test_the_gradient_of_a_batch_is_that_of_one_process(one: Path, two: Path) -> None:
+    """data.batch_size counts the images of all ranks."""
+    expected, found = moments(one), moments(two)
+    assert expected.norm().item() > 1e-3
+    assert ((found - expected).norm() / expected.norm()).item() < 1e-6
+
+
+def test_the_monitor_and_the_held_out_loss_are_those_of_one_process(
+    one: Path, two: Path, metrics: Callable[[Path], dict[str, list[float]]]
+) -> None:
+    """Over probes and held-out images that do not divide evenly between two."""
+    expected, found = metrics(one), metrics(two)
+    names = [name for name in expected if name.startswith(("lyapunov/", "val/"))]
+    assert len(names) > 15
+    for name in names:
+        assert found[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-5), name
+
+
+def test_the_sample_grid_is_that_of_one_process(one: Path, two: Path) -> None:
+    file = "samples/000000032.png"
+    assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+def test_a_thousand_samples_are_those_of_one_process(
+    process, door, two: Path, tmp_path: Path
+) -> None:
+    """Exactly as many as asked for, each once, in the same order, with their trace."""
+    options = [
+        two,
+        "--num_samples",
+        1000,
+        "--steps",
+        3,
+        "--accelerator",
+        "cpu",
+        "--batch_size",
+        128,
+    ]
+    done = process("sample.py", *options, "--devices", 2, "--out", tmp_path / "two")
+    assert done.code == 0, done.err
+    assert door("sample.py", *options, "--out", tmp_path / "one").code == 0
+    found, expected = (np.load(tmp_path / n / "samples.npz")["samples"] for n in ("two", "one"))
+    assert len(found) == len(np.unique(found, axis=0)) == 1000
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert len(list((tmp_path / "two" / "images").iterdir())) == 1000
+    traces = [np.load(tmp_path / name / "trace.npz")["energy"] for name in ("two", "one")]
+    np.testing.assert_allclose(*traces, rtol=1e-4, atol=1e-3)
+
+
+def test_a_batch_that_two_ranks_cannot_share_is_a_sentence(
+    process, tiny_mlp: Path, tmp_path: Path
+) -> None:
+    options = ["--data.batch_size", 33, "--trainer.default_root_dir", tmp_path, *TWO]
+    done = process("train.py", "fit", "--config", tiny_mlp, *options)
+    assert done.code == 2, done.err
+    assert "Traceback" not in done.err
+    assert "data.batch_size 33 must be divisible by devices" in done.err
