@@ -23,10 +23,9 @@ check: .venv/installed  ## lint, format and types
 cost: .venv/installed  ## what an energy costs beside the same network without one
 	$(BIN)/python -m benchmarks.cost
 
-pretrained: .venv/installed  ## remake the export in pretrained/
-	$(BIN)/python train.py fit --config configs/digits/energy_unet.yaml
-	rm -rf pretrained/digits_energy_unet
-	cp -r runs/digits/energy_unet/export pretrained/digits_energy_unet
+pretrained: demo  ## remake the export in pretrained/
+	mkdir -p pretrained/digits_energy_unet
+	cp runs/demo/energy/export/* pretrained/digits_energy_unet/
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -56,6 +56,8 @@ def main() -> None:
 
 def run_demo(out: Path, num_samples: int, total_images: int | None) -> dict[str, Any]:
     """Everything; returns what ``summary.json`` holds."""
+    # On images this small a second thread mostly waits for the first.
+    torch.set_num_threads(1)
     start = time.monotonic()
     say = Stages(start)
     say("training both U-Nets on scikit-learn's digits, with the same seeds and images")
@@ -127,12 +129,18 @@ def train_both(out: Path, total_images: int | None) -> None:
 
 
 def follow(jobs: dict[str, subprocess.Popen[bytes]], out: Path) -> None:
-    """Print both logs' newest line every few seconds until both are done."""
+    """Print each log's newest line whenever there is a new one, until all are done."""
+    shown: dict[str, str] = {}
     try:
-        while any(job.poll() is None for job in jobs.values()):
-            time.sleep(5)
-            lines = [f"{arm}: {last_line(out / f'{arm}.log')}" for arm in jobs]
-            print("    " + "   |   ".join(lines), flush=True)
+        running = True
+        while running:
+            time.sleep(2)
+            running = any(job.poll() is None for job in jobs.values())
+            for arm in jobs:
+                line = last_line(out / f"{arm}.log")
+                if line != shown.get(arm):
+                    print(f"    {arm:8}  {line}", flush=True)
+                shown[arm] = line
     finally:
         for job in jobs.values():
             job.terminate()
@@ -152,13 +160,15 @@ def last_line(log: Path) -> str:
 
 
 def timed_samples(model: SavedModel, count: int) -> tuple[SampleResult, float]:
-    """Samples with their trace, and the seconds that sampling them without it takes."""
+    """Samples, with their trace if there is an energy, and the seconds they take without it."""
     sigmas = karras_sigmas(STEPS, model.sigma_min, model.sigma_max)
     sampler = Heun(sigmas, final_denoise=True)
     start = time.perf_counter()
-    sampler(model.denoiser, seeds=range(count), trace=False)
+    result = sampler(model.denoiser, seeds=range(count), trace=False)
     seconds = time.perf_counter() - start
-    return sampler(model.denoiser, seeds=range(count)), seconds
+    if model.denoiser.energy is not None:
+        result = sampler(model.denoiser, seeds=range(count))
+    return result, seconds
 
 
 def call_operations(model: SavedModel) -> int:

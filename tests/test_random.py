@@ -65,6 +65,6 @@ def test_across_indices_it_is_standard_normal() -> None:
 
 
 def test_a_long_draw_stays_in_its_stream() -> None:
-    """Two streams of one key differ in the top word of the counter, which counting never reaches."""
+    """Streams of one key differ in the top word of the counter, which counting never reaches."""
     one, two = (keyed_generator(0, 0, stream).integers(0, 2**63, 4_000) for stream in (0, 1))
     assert not np.isin(one, two).any()

@@ -57,7 +57,7 @@ def calibrate_gauge(
         x = data[(draw * 7919) % len(data)] + per_sample(sigma, data) * noise
         target = energy.dim - noise.square().flatten(1).sum(1)
         residual = energy.noise_derivative(x, sigma) - target
-        sums.index_add_(0, interval, residual.double().cpu())
+        sums.index_add_(0, interval, residual.cpu().double())
         if on_batch is not None:
             on_batch(int(draw[-1]) + 1)
     slopes = -sums / strata
@@ -82,4 +82,4 @@ def _offset_at_sigma_max(
         known = x.square().flatten(1).sum(1) / (2 * variance)
         known = known + 0.5 * energy.dim * math.log(2 * math.pi * variance)
         differences.append(known - energy(x, sigma))
-    return float(torch.cat(differences).double().mean())
+    return float(torch.cat(differences).cpu().double().mean())

@@ -45,7 +45,7 @@ def held_out_losses(
             level = torch.full((len(x0),), sigma, device=device)
             with torch.no_grad():
                 losses = denoising_loss(denoiser, x0, level, noise.to(device), sigma_data, labels)
-            totals[k] += losses.double().sum().cpu()
+            totals[k] += losses.cpu().double().sum()
         first += len(x0)
     return totals / len(source)
 

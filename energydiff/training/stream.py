@@ -91,7 +91,8 @@ class CountedBatches(Sampler[list[tuple[int, int]]]):
 
 def _open_uniform(draws: np.random.Generator, count: int) -> np.ndarray:
     """Uniform numbers strictly inside (0, 1), so that every quantile is finite."""
-    return (draws.integers(0, 1 << 24, count) + 0.5) / (1 << 24)
+    uniform = (draws.integers(0, 1 << 24, count) + 0.5) / (1 << 24)
+    return np.minimum(uniform, 1 - 2.0**-24)  # float32 would round the highest up to 1
 
 
 def _item(

@@ -1,5 +1,6 @@
 """Two processes do what one does: the same gradient, the same numbers, the same samples."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,17 +64,8 @@ def test_a_thousand_samples_are_those_of_one_process(
     process, door, two: Path, tmp_path: Path
 ) -> None:
     """Exactly as many as asked for, each once, in the same order, with their trace."""
-    options = [
-        two,
-        "--num_samples",
-        1000,
-        "--steps",
-        3,
-        "--accelerator",
-        "cpu",
-        "--batch_size",
-        128,
-    ]
+    count = ["--num_samples", 1000, "--batch_size", 128]
+    options = [two, *count, "--steps", 3, "--accelerator", "cpu"]
     done = process("sample.py", *options, "--devices", 2, "--out", tmp_path / "two")
     assert done.code == 0, done.err
     assert door("sample.py", *options, "--out", tmp_path / "one").code == 0
@@ -85,6 +77,7 @@ def test_a_thousand_samples_are_those_of_one_process(
     np.testing.assert_allclose(*traces, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_batch_that_two_ranks_cannot_share_is_a_sentence(
     process, tiny_mlp: Path, tmp_path: Path
 ) -> None:
@@ -93,3 +86,16 @@ def test_a_batch_that_two_ranks_cannot_share_is_a_sentence(
     assert done.code == 2, done.err
     assert "Traceback" not in done.err
     assert "data.batch_size 33 must be divisible by devices" in done.err
+
+
+def test_an_image_that_poisons_one_rank_stops_both_and_is_named(
+    process, tiny_mlp: Path, tmp_path: Path
+) -> None:
+    """The averaged gradient is bad on every rank; the loss was on one."""
+    poison = "--trainer.callbacks+=poison_rank.PoisonRank"
+    options = ["--trainer.default_root_dir", tmp_path, poison, *TWO]
+    done = process("train.py", "fit", "--config", tiny_mlp, *options)
+    assert done.code == 2, done.err
+    assert re.search(r"before step 0: not finite on rank 1: .* indices \[\d+\]\. The", done.err)
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "checkpoints").exists()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from energydiff.potentials import UNet
+from energydiff.potentials import InnerProduct, SummedOutput, UNet
 from energydiff.training import EMA, DiffusionData, DiffusionModule
 from energydiff.training.guard import NonFiniteGuard
 
@@ -70,6 +70,14 @@ def test_energies_are_float32_under_autocast(training: bool, data: DiffusionData
         value, grad = energy.value_and_grad(x, 0.5)
     assert value.dtype == grad.dtype == torch.float32
     assert bool(value.isfinite().all() and grad.isfinite().all())
+
+
+@pytest.mark.parametrize("potential", [InnerProduct, SummedOutput])
+def test_potentials_are_summed_in_float32(potential, data: DiffusionData) -> None:
+    phi = potential(unet_module(data).denoiser.potential.backbone)
+    u = torch.randn(4, *data.shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert phi(u, torch.zeros(4)).dtype == torch.float32
 
 
 def test_an_energy_in_eval_mode_does_not_notice_autocast(data: DiffusionData) -> None:

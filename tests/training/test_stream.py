@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from energydiff.data import Source, open_data
+from energydiff.diffusion import LogNormal
+from energydiff.training import stream
 from energydiff.training.stream import CountedBatches, HeldOut, Item, TrainingStream
 
 SIZE, BATCH = 50, 12
@@ -95,11 +98,35 @@ def test_about_half_of_the_images_are_flipped_and_nothing_else_changes(digits: S
 
 def test_uniforms_stay_inside_their_interval(digits: Source) -> None:
     """σ is a quantile: at 0 or 1 it would be 0 or infinite."""
-    stream = TrainingStream(digits, 0)
-    uniform = torch.stack([stream[count, 0]["uniform"] for count in range(2_000)])
+    training = TrainingStream(digits, 0)
+    uniform = torch.stack([training[count, 0]["uniform"] for count in range(2_000)])
     assert uniform.dtype == torch.float32
     assert uniform.min().item() > 0 and uniform.max().item() < 1
     assert_close(uniform.mean(0), torch.tensor([0.5, 0.5]), rtol=0, atol=0.03)
+
+
+class Extreme:
+    """A generator that draws the lowest or the highest integers it may."""
+
+    def __init__(self, highest: bool) -> None:
+        self.highest = highest
+
+    def integers(self, low: int, high: int, count: int) -> np.ndarray:
+        return np.full(count, high - 1 if self.highest else low)
+
+    def standard_normal(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+
+@pytest.mark.parametrize("highest", [False, True])
+def test_the_rarest_uniform_still_gives_a_finite_level(
+    highest: bool, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One image in 2^24 draws it: an infinite σ would end a long run."""
+    monkeypatch.setattr(stream, "keyed_generator", lambda *_: Extreme(highest))
+    uniform = TrainingStream(digits, 0)[0, 0]["uniform"]
+    assert bool(((uniform > 0) & (uniform < 1)).all())
+    assert bool(LogNormal().quantile(uniform).isfinite().all())
 
 
 def test_held_out_noise_is_fixed() -> None:
