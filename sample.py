@@ -10,14 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 import energydiff  # first: it makes lightning importable beside a CPU torch
-from energydiff.errors import sentences
+from energydiff.errors import UserError, sentences
 from energydiff.report.sampling import require_room, write_sampling
 from energydiff.sampling import (
     Certificate,
     Euler,
     Heun,
     SampleResult,
-    certify,
     geometric_sigmas,
     karras_sigmas,
     linear_sigmas,
@@ -43,7 +42,8 @@ def sample(
     accelerator: str = "auto",
     trace: bool = True,
     out: Path = Path("out"),
-) -> SampleResult | None:
+    require_descent: bool = False,
+) -> Certificate | None:
     """Draw samples from a model and check that its Lyapunov function fell at every step.
 
     Args:
@@ -61,9 +61,14 @@ def sample(
         accelerator: As in Lightning: auto, cpu, gpu, mps.
         trace: Record the Lyapunov function (about half a step more for Euler, a quarter for Heun).
         out: Folder for the images, arrays, plots and the certificate.
+        require_descent: Refuse what cannot be certified before sampling it.
     """
     saved = energydiff.open_model(model)
-    require_room(out, num_samples)
+    if require_descent:
+        saved.denoiser.require_energy()
+        if not trace:
+            raise UserError("--require_descent needs the record that --trace false switches off.")
+    require_room(out, num_samples, record=trace and saved.denoiser.energy is not None)
     low = saved.sigma_min if sigma_min is None else sigma_min
     high = saved.sigma_max if sigma_max is None else sigma_max
     method = SAMPLERS[sampler](GRIDS[grid](steps, low, high), final_denoise=True)
@@ -86,7 +91,7 @@ def sample(
     }
     certificate = write_sampling(result, saved, out, settings)
     Console().print(_table(result, certificate, seconds, out))
-    return result
+    return certificate
 
 
 def _table(
@@ -111,16 +116,17 @@ def _table(
 def main() -> int:
     """0; 2 for a mistake of the user; 3 if the certificate was required and fails."""
     parser = ArgumentParser(description=sample.__doc__)
-    parser.add_function_arguments(sample, as_positional=True)
+    parser.add_function_arguments(
+        sample, fail_untyped=True, as_positional=True, skip={"require_descent"}
+    )
     parser.add_argument(
         "--require_descent", action="store_true", help="Exit with code 3 unless V fell throughout."
     )
     arguments = parser.parse_args()
-    require_descent = arguments.pop("require_descent")
     with sentences():
-        result = sample(**arguments.as_dict())
-        if require_descent and result is not None:
-            return 0 if certify(result.trace).holds else 3
+        certificate = sample(**arguments.as_dict())
+        if arguments.require_descent and certificate is not None and not certificate.holds:
+            return 3
     return 0
 
 

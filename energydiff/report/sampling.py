@@ -26,8 +26,14 @@ TRACE_MEANING = {
 }
 
 
-def require_room(out: Path, count: int) -> None:
-    """``UserError`` if ``out`` holds images of a larger earlier set, which would get mixed in."""
+RECORD = ("trace.npz", "trace.json", "free_energy.png", "certificate.json")
+
+
+def require_room(out: Path, count: int, record: bool) -> None:
+    """``UserError`` if ``out`` holds more of an earlier set than this one would replace.
+
+    ``count`` images are to be written, and a record of their making if ``record``.
+    """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out takes a folder.")
     stale = [f for f in out.glob("images/*.png") if f.stem.isdigit() and int(f.stem) >= count]
@@ -35,6 +41,11 @@ def require_room(out: Path, count: int) -> None:
         raise UserError(
             f"{out / 'images'} holds {len(stale)} images beyond the {count} to be written; choose"
             " another --out or move them away."
+        )
+    if not record and (old := [name for name in RECORD if (out / name).exists()]):
+        raise UserError(
+            f"{out} holds the record of other samples ({', '.join(old)}); choose another --out or"
+            " move it away."
         )
 
 

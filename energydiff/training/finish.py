@@ -69,7 +69,7 @@ class CalibrateAndExport(Callback):
             assert isinstance(pl_module.denoiser, EnergyDenoiser)
             pl_module.denoiser.gauge.load_state_dict(averaged.denoiser.gauge.state_dict())
         run = Path(trainer.default_root_dir)
-        trainer.save_checkpoint(run / LAST_CHECKPOINT)
+        trainer.save_checkpoint(run / LAST_CHECKPOINT, weights_only=False)
         if trainer.is_global_zero:
             save_model(averaged.saved_model(), run / "export")
             rank_zero_info(f"Saved {run / LAST_CHECKPOINT} and {run / 'export'}.")
