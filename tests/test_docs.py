@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -21,6 +24,14 @@ SMALL = [
     "--monitor.calibration_evaluations=64",
     "--finish.evaluations=64",
     "--val_every_images=128",
+]
+
+SMALL_IMAGES = [
+    "--data.image_size=16",
+    "--data.batch_size=16",
+    "--data.num_workers=0",
+    "--model.backbone.init_args.channels=8",
+    "--model.backbone.init_args.attention_resolutions=[4]",
 ]
 
 
@@ -46,13 +57,24 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, target / name)
     for script in ROOT.glob("*.py"):
         shutil.copy(script, target)
+    # The reader's own images: here scikit-learn's digits, enlarged, a folder per class.
+    for i, (pixels, label) in enumerate(zip(*load_digits(return_X_y=True), strict=True)):
+        if i < 48:
+            image = Image.fromarray((pixels.reshape(8, 8) * 15.9).astype(np.uint8))
+            file = target / "path/to/images" / str(label) / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            image.resize((80, 64)).save(file)
     for page, code in blocks("python"):
         run([sys.executable, "-c", code], target, page)
     return target
 
 
 def run(command: list[str], folder: Path, page: str) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(folder),
+        "ENERGYDIFF_CACHE": str(folder / "cache"),
+    }
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
     )
@@ -65,6 +87,8 @@ def test_documented_command_runs(page: str, line: str, copy: Path) -> None:
     command = [sys.executable, *shlex.split(line, comments=True)[1:]]
     if "train.py" in line:
         command += SMALL
+    if "configs/folder" in line:
+        command += SMALL_IMAGES
     run(command, copy, page)
 
 
