@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
+export MPLCONFIGDIR := $(CURDIR)/.venv/cache/matplotlib
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/cache/inductor
 
 .PHONY: demo test slow check cost pretrained clean

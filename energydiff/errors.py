@@ -25,6 +25,9 @@ def sentences() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a path that cannot be read or written names itself
+        print(f"error: {error}.", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on.", file=sys.stderr)
         sys.exit(130)

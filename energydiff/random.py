@@ -19,7 +19,7 @@ _MASK = (1 << 64) - 1
 
 def keyed_generator(seed: int, index: int, stream: int) -> np.random.Generator:
     """The generator of draw ``index`` under ``seed`` in one of the module's streams."""
-    key = np.array([seed & _MASK, index & _MASK], dtype=np.uint64)
+    key = np.array([int(seed) & _MASK, int(index) & _MASK], dtype=np.uint64)
     # The stream sits in the highest counter word, which no draw ever reaches by counting up.
     counter = np.array([0, 0, 0, stream], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))

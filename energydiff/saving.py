@@ -117,8 +117,17 @@ def rebuild(
         normalization = Normalization(**description["normalization"])
         sigma_min, sigma_max = float(description["sigma_min"]), float(description["sigma_max"])
         classes = tuple(str(name) for name in description["classes"])
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
         raise UserError(f"{origin} does not describe a model: {error}.") from error
+    if not 0 < sigma_min < sigma_max < float("inf"):
+        raise UserError(f"{origin} has noise levels {sigma_min} to {sigma_max}, which is no range.")
     expected = denoiser.state_dict()
     wrong = sorted(
         (expected.keys() ^ state.keys())

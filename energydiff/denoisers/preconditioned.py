@@ -11,14 +11,21 @@ N(0, (σ²+σ_d²) I), constant included. The unconstrained baseline puts the ra
 
 import math
 from functools import partial
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor
 
 from energydiff.denoisers.compiled import CompiledGradient
 from energydiff.denoisers.gauge import Gauge
-from energydiff.energies.base import Denoiser, Energy, Sigma, per_sample, sigma_vector
+from energydiff.energies.base import (
+    Denoiser,
+    Energy,
+    Sigma,
+    per_sample,
+    require_samples,
+    sigma_vector,
+)
 from energydiff.errors import UserError
 from energydiff.potentials import Backbone, InnerProduct, Potential, SummedOutput
 
@@ -80,7 +87,15 @@ class UnconstrainedDenoiser(Denoiser):
         self.backbone = backbone
         self.sigma_data = _positive_sigma_data(sigma_data)
 
+    def forward(self, *_: object, **__: object) -> NoReturn:
+        """There is no energy: ``NoEnergyError``, as for everything derived from one."""
+        self.require_energy()
+        raise AssertionError
+
+    score = free_energy = value_and_grad = noise_derivative = forward
+
     def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        require_samples(self, x)
         _check_label(self, label)
         sigma = sigma_vector(sigma, x)
         u, variance = _scale_input(x, sigma, self.sigma_data)
@@ -98,6 +113,8 @@ def build_denoiser(
 ) -> EnergyDenoiser | UnconstrainedDenoiser:
     """The one switch between an energy and its unconstrained baseline on the same backbone."""
     if parametrization == "unconstrained":
+        if compile:
+            raise UserError("compile joins an energy and its gradient; a baseline has neither.")
         return UnconstrainedDenoiser(backbone, sigma_data)
     if parametrization not in POTENTIALS:
         raise UserError(

@@ -53,8 +53,11 @@ def calibrate_gauge(
         log_sigma = grid[interval] + width * (stratum + 0.5) / strata
         noise = keyed_normal(seed, draw.tolist(), energy.shape, CALIBRATION).to(data)
         sigma = log_sigma.exp().to(data)
-        # A stride prime to the interval count lets every interval see all of the data.
-        x = data[(draw * 7919) % len(data)] + per_sample(sigma, data) * noise
+        # Two primes: each interval strides through all of the data from its own start.
+        x = (
+            data[(interval * 7919 + stratum * 104_729) % len(data)]
+            + per_sample(sigma, data) * noise
+        )
         target = energy.dim - noise.square().flatten(1).sum(1)
         residual = energy.noise_derivative(x, sigma) - target
         sums.index_add_(0, interval, residual.cpu().double())

@@ -84,6 +84,7 @@ class Energy(Denoiser):
         Energies, traces and line searches need it: a bfloat16 value is off by half a nat where a
         step changes E by two.
         """
+        require_samples(self, x)
         if self.training:
             return super().__call__(x, sigma, label)
         with torch.autocast(x.device.type, enabled=False):
@@ -184,6 +185,15 @@ def per_sample(values: Sigma, x: Tensor) -> Tensor:
     """A scalar or (B,) quantity shaped (B, 1, …) so that it multiplies samples like ``x``."""
     values = torch.as_tensor(values, dtype=x.dtype, device=x.device)
     return values if values.ndim == 0 else values.view(-1, *[1] * (x.ndim - 1))
+
+
+def require_samples(model: Denoiser, x: Tensor) -> None:
+    """``UserError`` unless x is floating point of shape (B, \\*shape)."""
+    if tuple(x.shape[1:]) != tuple(model.shape) or not x.is_floating_point():
+        raise UserError(
+            f"{type(model).__name__} takes floating point samples (B, *{tuple(model.shape)}), got"
+            f" {tuple(x.shape)} {x.dtype}."
+        )
 
 
 def at_least_float32(x: Tensor) -> Tensor:

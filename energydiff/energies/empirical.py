@@ -15,7 +15,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Energy, Sigma, at_least_float32, sigma_vector
+from energydiff.energies.base import (
+    Energy,
+    Sigma,
+    at_least_float32,
+    require_samples,
+    sigma_vector,
+)
 from energydiff.errors import UserError
 
 
@@ -61,6 +67,7 @@ class EmpiricalData(Energy):
         """E and ∇E = (x − D)/σ², without a graph unless ``x`` requires one."""
         if x.requires_grad and torch.is_grad_enabled():
             return super().value_and_grad(x, sigma, label)
+        require_samples(self, x)
         x = at_least_float32(x)
         wide = sigma_vector(sigma, x).to(_wide(x))
         log_sum, mean = self._posterior(x, wide, mean=True)

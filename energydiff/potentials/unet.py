@@ -24,7 +24,8 @@ class UNet(Backbone):
         multipliers: width of each level as a multiple of ``channels``; resolution halves between
             levels.
         blocks: residual blocks per level on the way down (one more on the way up).
-        attention_resolutions: image heights at which each block is followed by self-attention.
+        attention_resolutions: image heights at which each block is followed by self-attention;
+            a height that no level has is passed over.
         head_width: channels per attention head.
         num_classes: class labels, 0 for none.
     """

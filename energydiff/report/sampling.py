@@ -1,6 +1,7 @@
 """The folder that a sampling run leaves: images, arrays, the record and what it proves."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,13 @@ def write_sampling(
     ``trace.json``, ``free_energy.png`` and ``certificate.json``. ``settings`` go into the JSONs.
     """
     out.mkdir(parents=True, exist_ok=True)
+    certificate = None
+    if result.trace is not None:  # first: it explains samples that cannot be drawn
+        certificate = certify(result.trace)
+        _write_trace(result.trace, out, settings)
+        free_energy_plot(result.trace, out / "free_energy.png")
+        cost = {"nfe": result.nfe, "energy_evaluations": result.energy_evaluations}
+        _write_json(out / "certificate.json", certificate.as_dict() | cost | {"settings": settings})
     arrays = {
         "samples": result.samples.numpy(),
         "raw": model.normalization.decode(result.samples).numpy(),
@@ -69,13 +77,6 @@ def write_sampling(
         write_images(result.samples, out / "images", model.normalization)
         sample_grid(result.samples, model.normalization, out / "grid.png")
     np.savez_compressed(out / "samples.npz", **arrays)  # type: ignore[arg-type]
-    if result.trace is None:
-        return None
-    certificate = certify(result.trace)
-    _write_trace(result.trace, out, settings)
-    free_energy_plot(result.trace, out / "free_energy.png")
-    cost = {"nfe": result.nfe, "energy_evaluations": result.energy_evaluations}
-    _write_json(out / "certificate.json", certificate.as_dict() | cost | {"settings": settings})
     return certificate
 
 
@@ -94,4 +95,8 @@ def _write_trace(trace: Trace, out: Path, settings: dict[str, Any]) -> None:
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=1) + "\n")
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in content.items()
+    }
+    file.write_text(json.dumps(finite, indent=1, allow_nan=False) + "\n")

@@ -114,7 +114,8 @@ class Sampler(ABC):
             assert seeds is not None
             like = next(iter(model.state_dict().values()), torch.empty(0))
             x_init = self.sigmas[0] * keyed_normal(0, seeds, model.shape, SAMPLING)
-            x_init = x_init.to(like.device, torch.float32)
+            dtype = like.dtype if like.is_floating_point() else torch.float32
+            x_init = x_init.to(like.device, torch.promote_types(dtype, torch.float32))
         if tuple(x_init.shape[1:]) != tuple(model.shape):
             raise UserError(
                 f"x_init has shape {tuple(x_init.shape)}; this model takes (B, *{model.shape})."

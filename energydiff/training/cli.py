@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -126,64 +127,84 @@ class EnergyDiffCLI(LightningCLI):
             # A new CSV version each start: resuming keeps the history of the first part.
             logger = [TensorBoardLogger(run, name="logs", version=""), CSVLogger(run, "metrics")]
         steps = max(1, config.checkpoint_every_images // self.model.batch_size)
-        callbacks = [
-            *(config.trainer.callbacks or []),
-            progress_bar(),
-            Throughput(),
-            NonFiniteGuard(),
-            LearningRateMonitor(),
-            ModelCheckpoint(
-                run / LAST_CHECKPOINT.parent,
-                filename=LAST_CHECKPOINT.stem,
-                every_n_train_steps=steps,
-                enable_version_counter=False,
-            ),
-        ]
-        return super().instantiate_trainer(logger=logger, callbacks=callbacks, **kwargs)
+        callbacks = [*(config.trainer.callbacks or []), Throughput(), NonFiniteGuard()]
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(progress_bar())
+        if logger:
+            callbacks.append(LearningRateMonitor())
+        if config.trainer.enable_checkpointing is not False:
+            callbacks.append(
+                ModelCheckpoint(
+                    run / LAST_CHECKPOINT.parent,
+                    filename=LAST_CHECKPOINT.stem,
+                    every_n_train_steps=steps,
+                    enable_version_counter=False,
+                )
+            )
+        try:
+            return super().instantiate_trainer(logger=logger, callbacks=callbacks, **kwargs)
+        except MisconfigurationException as error:
+            raise UserError(f"trainer: {error}") from error
 
     def fit(self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any) -> None:
         """``trainer.fit``, from the last checkpoint of the run folder if it has one."""
         last = Path(self.trainer.default_root_dir) / LAST_CHECKPOINT
         if ckpt_path is None and last.is_file():
-            if self._steps_done(last) >= self.trainer.max_steps:
+            ckpt_path = str(last)
+        if ckpt_path is not None:
+            saved = self._open(ckpt_path)
+            self._require_same_stream(ckpt_path, saved)
+            if int(saved["global_step"]) >= self.trainer.max_steps:
                 print(
-                    f"{last} has all of its {self.model.total_images} images; raise"
+                    f"{ckpt_path} has all of its {self.model.total_images} images; raise"
                     " model.total_images to train on."
                 )
                 return
-            ckpt_path = str(last)
         self.trainer.fit(**kwargs, ckpt_path=ckpt_path, weights_only=True)
 
     def validate(
         self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any
     ) -> None:
         """``trainer.validate`` of a checkpoint, the run folder's last by default."""
-        self.trainer.validate(
-            **kwargs, ckpt_path=ckpt_path or self._require_last(), weights_only=True
-        )
+        self.trainer.validate(**kwargs, ckpt_path=self._trained(ckpt_path), weights_only=True)
 
     def test(self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any) -> None:
         """``trainer.test`` of a checkpoint, the run folder's last by default."""
-        self.trainer.test(**kwargs, ckpt_path=ckpt_path or self._require_last(), weights_only=True)
+        self.trainer.test(**kwargs, ckpt_path=self._trained(ckpt_path), weights_only=True)
 
-    def _require_last(self) -> str:
-        last = Path(self.trainer.default_root_dir) / LAST_CHECKPOINT
-        if not last.is_file():
-            raise UserError(f"{last} does not exist: train first, or give --ckpt_path.")
-        return str(last)
+    def _trained(self, ckpt_path: str | None) -> str:
+        """The checkpoint to measure; ``UserError`` if there is none, or of another model."""
+        file = ckpt_path or str(Path(self.trainer.default_root_dir) / LAST_CHECKPOINT)
+        self._open(file)
+        return file
 
-    def _steps_done(self, checkpoint: Path) -> int:
-        """Steps in a checkpoint; ``UserError`` if it is of another model than the configured."""
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        if (
-            saved.get(CHECKPOINT_KEY, {}).get("model")
-            != describe(self.model.saved_model())["model"]
-        ):
+    def _open(self, file: str) -> dict[str, Any]:
+        """A checkpoint of the configured model."""
+        if not Path(file).is_file():
+            raise UserError(f"{file} does not exist: train first, or give --ckpt_path.")
+        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        model = describe(self.model.saved_model())["model"]
+        if saved.get(CHECKPOINT_KEY, {}).get("model") != model:
             raise UserError(
-                f"{checkpoint} is of another model than the one configured: choose another"
+                f"{file} is of another model than the one configured: choose another"
                 " trainer.default_root_dir, or move that run away."
             )
-        return int(saved["global_step"])
+        return saved
+
+    def _require_same_stream(self, file: str, saved: dict[str, Any]) -> None:
+        """Images are counted in steps of one batch size and drawn under one seed."""
+        then, now = saved[CHECKPOINT_KEY]["config"], self.model.config
+        for name, old, new in (
+            ("data.batch_size", then["data"]["batch_size"], now["data"]["batch_size"]),
+            ("data.source", then["data"]["source"], now["data"]["source"]),
+            ("seed_everything", then["seed_everything"], now["seed_everything"]),
+        ):
+            if old != new:
+                raise UserError(
+                    f"{file} was trained with {name} {old}, not {new}: its image count and order"
+                    " would be wrong, so keep the value or choose another"
+                    " trainer.default_root_dir."
+                )
 
 
 def _steps(total_images: int, batch_size: int) -> int:

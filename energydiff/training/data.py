@@ -96,6 +96,11 @@ class DiffusionData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Item]:
         assert self.trainer is not None
+        if self.trainer.limit_train_batches != 1.0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise UserError(
+                "trainer.limit_train_batches would repeat the same images and noise: training is"
+                " one stream, so set model.total_images instead."
+            )
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         if self.batch_size % parts:
             raise UserError(

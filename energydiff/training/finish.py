@@ -52,6 +52,8 @@ class CalibrateAndExport(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, DiffusionData)
         ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]

@@ -57,6 +57,11 @@ class DiffusionModule(pl.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        if total_images < 1 or warmup_images < 0 or not 0 <= label_dropout <= 1:
+            raise UserError(
+                f"model.total_images = {total_images} must be at least 1, model.warmup_images ="
+                f" {warmup_images} at least 0 and model.label_dropout = {label_dropout} in [0, 1]."
+            )
         if not 0 < sigma_min < sigma_max:
             raise UserError(
                 f"model.sigma_min = {sigma_min} and model.sigma_max = {sigma_max} must obey"

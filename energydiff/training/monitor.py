@@ -63,7 +63,7 @@ class LyapunovMonitor(Callback):
         assert isinstance(pl_module, DiffusionModule)
         every_steps = max(1, self.every_images // pl_module.batch_size)
         step = trainer.global_step
-        if step % every_steps or step == self._last_step:
+        if step == 0 or step % every_steps or step == self._last_step:
             return
         self._last_step = step
         averaged = pl_module

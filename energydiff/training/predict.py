@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -92,16 +93,19 @@ def draw_samples(
             f"label is {request.label}, but this model has {denoiser.num_classes} classes."
         )
     quiet_lightning()
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        inference_mode=False,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        callbacks=[_Progress()],
-    )
+    try:
+        trainer = pl.Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            inference_mode=False,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            callbacks=[_Progress()],
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"devices or accelerator: {error}") from error
     module = SamplingModule(denoiser, sampler, request)
     loader = DataLoader(_RankBatches(trainer, request), batch_size=None, collate_fn=list)
     trainer.predict(module, loader, return_predictions=False)

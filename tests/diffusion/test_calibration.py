@@ -136,3 +136,20 @@ def test_progress_counts_up_to_the_whole() -> None:
     energy = EnergyDenoiser(Shifted(wave), STD)
     calibrate_gauge(energy, data(64), LOW, HIGH, evaluations=640, on_batch=seen.append)
     assert seen == [256, 512, 640]
+
+
+def test_every_interval_sees_all_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where their number divides the number of images: 64 intervals, 4,096 images."""
+    seen: list[torch.Tensor] = []
+    energy = EnergyDenoiser(Shifted(wave), STD)
+
+    def derivative(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        seen.append(x[:, 0].round().long())
+        return torch.zeros(len(x))
+
+    monkeypatch.setattr(energy, "noise_derivative", derivative)
+    numbered = torch.arange(4096.0)[:, None].expand(4096, DIM) * 1e3
+    calibrate_gauge(energy, numbered, LOW, LOW * 1.001, evaluations=16_384)
+    rows = (torch.cat(seen) / 1e3).round()
+    for interval in (0, 1, 63):
+        assert len(rows[interval::64].unique()) == 256

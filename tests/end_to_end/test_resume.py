@@ -153,3 +153,13 @@ def test_another_model_in_the_same_folder_is_refused(unet_run: Path, tiny_unet: 
     done = door("train.py", "fit", "--config", tiny_unet, *options)
     assert "is of another model than the one configured" in done.sentence
     assert (unet_run / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(("option", "value"), [("data.batch_size", 48), ("seed_everything", 7)])
+def test_another_count_or_order_of_images_is_refused(
+    unet_run: Path, tiny_unet: Path, door, option: str, value: int
+) -> None:
+    """Steps of another batch size would be miscounted, and another seed is another stream."""
+    options = ["--trainer.default_root_dir", unet_run, f"--{option}", value]
+    done = door("train.py", "fit", "--config", tiny_unet, *options)
+    assert option in done.sentence
