@@ -9,6 +9,7 @@ from energydiff.sampling.grids import (
     linear_sigmas,
 )
 from energydiff.sampling.heun import Heun
+from energydiff.sampling.relaxation import Relaxation, relax
 from energydiff.sampling.sampler import Sampler, SampleResult
 from energydiff.sampling.trace import Trace, join_traces
 
@@ -16,6 +17,7 @@ __all__ = [
     "Certificate",
     "Euler",
     "Heun",
+    "Relaxation",
     "SampleResult",
     "Sampler",
     "Trace",
@@ -25,4 +27,5 @@ __all__ = [
     "join_traces",
     "karras_sigmas",
     "linear_sigmas",
+    "relax",
 ]

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from energydiff.energies.memory import TinyBrain
 from energydiff.energies.memory import lagrangians as lag
+from energydiff.sampling import relax
 
 with np.load(Path(__file__).with_name("associative_memory.npz")) as archive:
     REFERENCE = {name: torch.from_numpy(archive[name]) for name in archive.files}
@@ -39,3 +41,12 @@ def test_lagrangian(name: str) -> None:
     x, lagrangian = REFERENCE["x"], LAGRANGIANS[name]
     same(lagrangian(x), REFERENCE[f"lagrangian_{name}"])
     same(lagrangian.activation(x), REFERENCE[f"activation_{name}"])
+
+
+def test_two_layers_for_fifty_steps() -> None:
+    network = TinyBrain(REFERENCE["W"], visible=lag.Tanh(), memory=lag.Softmax())
+    start = {"v": REFERENCE["v"][None], "m": REFERENCE["m"][None]}
+    result = relax(network, start, dt=0.1, steps=50, tolerance=0.0)
+    same(result.trace.energy[:50, 0], REFERENCE["energies_50_steps_dt0.1"])
+    same(result.states["v"][0], REFERENCE["v_final"])
+    same(result.states["m"][0], REFERENCE["m_final"])
