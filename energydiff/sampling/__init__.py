@@ -10,6 +10,7 @@ from energydiff.sampling.grids import (
 )
 from energydiff.sampling.heun import Heun
 from energydiff.sampling.relaxation import Relaxation, relax
+from energydiff.sampling.retrieval import Retrieval, retrieve
 from energydiff.sampling.sampler import Sampler, SampleResult
 from energydiff.sampling.trace import Trace, join_traces
 
@@ -18,6 +19,7 @@ __all__ = [
     "Euler",
     "Heun",
     "Relaxation",
+    "Retrieval",
     "SampleResult",
     "Sampler",
     "Trace",
@@ -28,4 +30,5 @@ __all__ = [
     "karras_sigmas",
     "linear_sigmas",
     "relax",
+    "retrieve",
 ]

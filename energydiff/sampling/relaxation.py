@@ -70,9 +70,9 @@ def relax(
     energy, slope = network(states), flow(states)
     step = torch.full_like(energy, dt)
     time = torch.zeros_like(energy)
-    for _ in range(steps):
+    for index in range(steps):
         recorder.at(1.0, energy, energy, slope.residual)
-        if bool((slope.norm <= tolerance).all()):
+        if index > 0 and bool((slope.norm <= tolerance).all()):
             break
         moved = _add(states, slope.velocity, step)
         if adaptive:

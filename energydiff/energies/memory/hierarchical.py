@@ -9,7 +9,8 @@ With states x_l, convex Lagrangians L_l and activations x̂_l = ∇L_l(x_l),
 Ė is a sum over layers, so holding a whole layer still keeps it ≤ 0. Holding single neurons does not
 where ∇²L_l is not diagonal (softmax, norms).
 
-Source: Krotov 2021 (arXiv:2107.06446), eqs. 1–6; Hoover et al. 2022 ("a universal abstraction").
+Source: Krotov 2021 (arXiv:2107.06446); Hoover et al. 2022, "A universal abstraction for
+hierarchical Hopfield networks".
 ``energydiff.sampling.relax`` runs the dynamics.
 """
 
