@@ -13,6 +13,7 @@ from torch import Tensor
 
 from energydiff.energies.memory.hierarchical import HierarchicalMemory, States
 from energydiff.errors import UserError
+from energydiff.sampling.certificate import ROUNDINGS
 from energydiff.sampling.trace import Recorder, Trace
 
 
@@ -52,9 +53,9 @@ def relax(
         clamp: names of layers that are held still.
         dt: time step, units of τ; the first one if adaptive.
         adaptive: Heun's method with Euler's embedded. Each sample has its own time step; a step is
-            taken only if the two agree within ``error`` and E does not rise, so the claim is
-            ``enforced``. Otherwise Euler's method with a fixed step: E falls if ``dt`` is small
-            enough, and the claim is ``observed``.
+            taken only if the two agree within ``error`` and E does not rise beyond rounding, so
+            the claim is ``enforced``; none is longer than the shortest τ. Otherwise Euler's method
+            with a fixed step: E falls if ``dt`` is small enough, and the claim is ``observed``.
         error: largest difference of the two methods in one step, relative to 1 + |x|.
         tolerance: ‖∂E/∂x̂‖ at which a sample is at rest, units of x.
     """
@@ -70,6 +71,8 @@ def relax(
     energy, slope = network(states), flow(states)
     step = torch.full_like(energy, dt)
     time = torch.zeros_like(energy)
+    rounding = 0.5 * ROUNDINGS * torch.finfo(energy.dtype).eps  # half a certificate's allowance
+    longest = min(layer.tau for layer in network.layers.values())  # beyond it, rest is unstable
     for index in range(steps):
         recorder.at(1.0, energy, energy, slope.residual)
         if index > 0 and bool((slope.norm <= tolerance).all()):
@@ -82,12 +85,12 @@ def relax(
             moved = {n: x + correction[n] for n, x in moved.items()}
             ratio = _largest(correction, states) / error
             raised = network(moved)
-            taken = (ratio <= 1) & (raised <= energy)  # False where anything is not finite
+            taken = (ratio <= 1) & (raised - energy <= rounding * energy.abs())  # not if not finite
             states = {n: torch.where(_like(taken, x), moved[n], x) for n, x in states.items()}
             energy = torch.where(taken, raised, energy)
             time = time + torch.where(taken, step, 0)
             factor = (0.9 * ratio.clamp(min=1e-12).rsqrt()).nan_to_num(nan=0.2).clamp(0.2, 2.0)
-            step = step * torch.where(taken, factor, factor.clamp(max=0.5))
+            step = (step * torch.where(taken, factor, factor.clamp(max=0.5))).clamp(max=longest)
         else:
             states, time = moved, time + step
             energy = network(states)
