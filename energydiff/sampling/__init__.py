@@ -9,6 +9,8 @@ from energydiff.sampling.grids import (
     linear_sigmas,
 )
 from energydiff.sampling.heun import Heun
+from energydiff.sampling.relaxation import Relaxation, relax
+from energydiff.sampling.retrieval import Retrieval, retrieve
 from energydiff.sampling.sampler import Sampler, SampleResult
 from energydiff.sampling.trace import Trace, join_traces
 
@@ -16,6 +18,8 @@ __all__ = [
     "Certificate",
     "Euler",
     "Heun",
+    "Relaxation",
+    "Retrieval",
     "SampleResult",
     "Sampler",
     "Trace",
@@ -25,4 +29,6 @@ __all__ = [
     "join_traces",
     "karras_sigmas",
     "linear_sigmas",
+    "relax",
+    "retrieve",
 ]
