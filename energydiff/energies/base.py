@@ -189,10 +189,9 @@ def per_sample(values: Sigma, x: Tensor) -> Tensor:
 
 def require_samples(model: Denoiser, x: Tensor) -> None:
     """``UserError`` unless x is floating point of shape (B, \\*shape)."""
-    shape = getattr(model, "shape", None)  # a memory has none until it stores something
-    if shape is not None and (tuple(x.shape[1:]) != tuple(shape) or not x.is_floating_point()):
+    if tuple(x.shape[1:]) != tuple(model.shape) or not x.is_floating_point():
         raise UserError(
-            f"{type(model).__name__} takes floating point samples (B, *{tuple(shape)}), got"
+            f"{type(model).__name__} takes floating point samples (B, *{tuple(model.shape)}), got"
             f" {tuple(x.shape)} {x.dtype}."
         )
 

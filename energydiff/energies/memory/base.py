@@ -67,10 +67,10 @@ class Memory(Energy):
         return x
 
     def __call__(self, x: Tensor, sigma: Sigma = 1.0, label: Tensor | None = None) -> Tensor:
+        self.check_states(x)  # before anything asks for the shape of what is stored
         return super().__call__(x, sigma, label)
 
     def forward(self, x: Tensor, sigma: Sigma = 1.0, label: Tensor | None = None) -> Tensor:
-        self.check_states(x)
         return self.hamiltonian(x.flatten(1)) / sigma_vector(sigma, x).square()
 
     def retrieve(
