@@ -34,6 +34,8 @@ def last_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Last(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(result: Tensor, *inputs: Tensor) -> Tensor:  # type: ignore[override]
         return result.view_as(result)
