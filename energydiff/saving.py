@@ -23,12 +23,30 @@ from energydiff.data.normalization import Normalization
 from energydiff.denoisers import POTENTIALS, EnergyDenoiser, UnconstrainedDenoiser, build_denoiser
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
 from energydiff.errors import UserError
-from energydiff.potentials import MLP, Backbone, Transformer, UNet
+from energydiff.potentials import (
+    MLP,
+    EnergyTransformer,
+    Network,
+    PublishedEnergyTransformer,
+    TokenNetwork,
+    Transformer,
+    UNet,
+)
 
 FORMAT = "energydiff-model-1"
 CHECKPOINT_KEY = "energydiff"
 LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
-_BACKBONES: dict[str, type[Backbone]] = {c.__name__: c for c in (MLP, UNet, Transformer)}
+_BACKBONES: dict[str, type[Network]] = {
+    c.__name__: c
+    for c in (
+        MLP,
+        UNet,
+        Transformer,
+        TokenNetwork,
+        EnergyTransformer,
+        PublishedEnergyTransformer,
+    )
+}
 
 
 @dataclass(frozen=True)

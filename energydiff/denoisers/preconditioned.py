@@ -10,6 +10,7 @@ N(0, (σ²+σ_d²) I), constant included. The unconstrained baseline puts the ra
 """
 
 import math
+from contextlib import ExitStack
 from functools import partial
 from typing import Literal, NoReturn
 
@@ -22,15 +23,27 @@ from energydiff.energies.base import (
     Denoiser,
     Energy,
     Sigma,
+    at_least_float32,
     per_sample,
     require_samples,
     sigma_vector,
 )
 from energydiff.errors import UserError
-from energydiff.potentials import Backbone, InnerProduct, Potential, SummedOutput
+from energydiff.potentials import (
+    Backbone,
+    InnerProduct,
+    Network,
+    Potential,
+    ScalarOutput,
+    SummedOutput,
+)
 
-Parametrization = Literal["inner_product", "sum", "unconstrained"]
-POTENTIALS: dict[str, type[Potential]] = {"inner_product": InnerProduct, "sum": SummedOutput}
+Parametrization = Literal["inner_product", "sum", "scalar", "unconstrained"]
+POTENTIALS: dict[str, type[Potential]] = {
+    "inner_product": InnerProduct,
+    "sum": SummedOutput,
+    "scalar": ScalarOutput,
+}
 
 
 class EnergyDenoiser(Energy):
@@ -57,6 +70,9 @@ class EnergyDenoiser(Energy):
         sigma = sigma_vector(sigma, x)
         u, variance = _scale_input(x, sigma, self.sigma_data)
         phi = self.potential(u, _noise_input(sigma), label)
+        return self._energy(u, variance, sigma, phi)
+
+    def _energy(self, u: Tensor, variance: Tensor, sigma: Tensor, phi: Tensor) -> Tensor:
         gaussian = 0.5 * u.square().flatten(1).sum(1) + 0.5 * self.dim * torch.log(
             2 * math.pi * variance
         )
@@ -65,6 +81,8 @@ class EnergyDenoiser(Energy):
     def value_and_grad(
         self, x: Tensor, sigma: Sigma, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        if isinstance(self.potential, ScalarOutput):
+            return self._analytic_value_and_grad(self.potential, x, sigma, label)
         if self.compiled is None or torch.compiler.is_compiling():
             return super().value_and_grad(x, sigma, label)
         _check_label(self, label)
@@ -75,6 +93,28 @@ class EnergyDenoiser(Energy):
             x = x if keep and through_x else x.detach()
             with torch.set_grad_enabled(keep):
                 return self.compiled(self, x, sigma_vector(sigma, x), label, eager)
+
+    def _analytic_value_and_grad(
+        self, potential: ScalarOutput, x: Tensor, sigma: Sigma, label: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """E and ∇E by the potential's own gradient; a graph is kept where the base class would."""
+        require_samples(self, x)
+        _check_label(self, label)
+        with ExitStack() as scope:
+            scope.enter_context(
+                torch.set_grad_enabled(
+                    torch.is_grad_enabled() and (x.requires_grad or self._trains())
+                )
+            )
+            if not self.training:
+                scope.enter_context(torch.autocast(x.device.type, enabled=False))
+                x = at_least_float32(x)
+            sigma = sigma_vector(sigma, x)
+            u, variance = _scale_input(x, sigma, self.sigma_data)
+            phi, to_u = potential.value_and_grad(u, _noise_input(sigma), label)
+            slope = per_sample(self.sigma_data / sigma, x) * to_u
+            grad = (u - slope) * per_sample(variance.rsqrt(), x)
+            return self._energy(u, variance, sigma, phi), grad
 
 
 class UnconstrainedDenoiser(Denoiser):
@@ -106,13 +146,18 @@ class UnconstrainedDenoiser(Denoiser):
 
 
 def build_denoiser(
-    backbone: Backbone,
+    backbone: Network,
     sigma_data: float,
     parametrization: Parametrization = "inner_product",
     compile: bool = False,
 ) -> EnergyDenoiser | UnconstrainedDenoiser:
     """The one switch between an energy and its unconstrained baseline on the same backbone."""
     if parametrization == "unconstrained":
+        if not isinstance(backbone, Backbone):
+            raise UserError(
+                f"{type(backbone).__name__} is a scalar: it has no unconstrained form; train"
+                " TokenNetwork or Transformer as its baseline."
+            )
         if compile:
             raise UserError("compile joins an energy and its gradient; a baseline has neither.")
         return UnconstrainedDenoiser(backbone, sigma_data)
@@ -120,6 +165,11 @@ def build_denoiser(
         raise UserError(
             f"parametrization is {parametrization!r}; choose {', '.join(POTENTIALS)} or"
             " unconstrained."
+        )
+    if compile and parametrization == "scalar":
+        raise UserError(
+            f"compile differentiates an energy; {type(backbone).__name__}'s gradient is already"
+            " written out."
         )
     return EnergyDenoiser(POTENTIALS[parametrization](backbone), sigma_data, compile)
 

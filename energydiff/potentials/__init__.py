@@ -1,9 +1,26 @@
 """Learned networks: vector backbones F and the scalar potentials φ made of them."""
 
-from energydiff.potentials.backbone import Backbone
+from energydiff.potentials.backbone import Backbone, Network, ScalarNetwork
+from energydiff.potentials.energy_transformer import EnergyTransformer
 from energydiff.potentials.mlp import MLP
-from energydiff.potentials.potential import InnerProduct, Potential, SummedOutput
+from energydiff.potentials.potential import InnerProduct, Potential, ScalarOutput, SummedOutput
+from energydiff.potentials.published_energy_transformer import PublishedEnergyTransformer
+from energydiff.potentials.token_network import TokenNetwork
 from energydiff.potentials.transformer import Transformer
 from energydiff.potentials.unet import UNet
 
-__all__ = ["MLP", "Backbone", "InnerProduct", "Potential", "SummedOutput", "Transformer", "UNet"]
+__all__ = [
+    "MLP",
+    "Backbone",
+    "EnergyTransformer",
+    "InnerProduct",
+    "Network",
+    "Potential",
+    "PublishedEnergyTransformer",
+    "ScalarNetwork",
+    "ScalarOutput",
+    "SummedOutput",
+    "TokenNetwork",
+    "Transformer",
+    "UNet",
+]

@@ -1,4 +1,4 @@
-"""What every vector network F(u, c, label) has in common: its config and its conditioning."""
+"""What every network of u, c and a label has in common: its config and its conditioning."""
 
 import functools
 import inspect
@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from energydiff.errors import UserError
 
 
-class Backbone(nn.Module, ABC):
-    """A network F(u, c, label) like u, with unit-variance input u of one fixed shape.
-
-    It must be twice differentiable (no ReLU unless squared), and has no output bias: under a
-    summed head a bias is pure gauge and would never get a gradient.
+class Network(nn.Module, ABC):
+    """A network of unit-variance samples u of one fixed shape, twice differentiable in u.
 
     Attributes:
         config: the constructor's arguments, defaults filled in: all that a saved model needs to
@@ -29,11 +26,13 @@ class Backbone(nn.Module, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "__init__" not in vars(cls):
+            return
         init = cls.__init__
         signature = inspect.signature(init)
 
         @functools.wraps(init)
-        def recording_init(self: "Backbone", *args: Any, **kwargs: Any) -> None:
+        def recording_init(self: "Network", *args: Any, **kwargs: Any) -> None:
             init(self, *args, **kwargs)
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
@@ -41,9 +40,32 @@ class Backbone(nn.Module, ABC):
 
         cls.__init__ = recording_init  # type: ignore[assignment,method-assign]
 
+
+class Backbone(Network):
+    """A vector field F(u, c, label) like u.
+
+    No ReLU unless squared, and no output bias: under a summed head a bias is pure gauge and would
+    never get a gradient.
+    """
+
     @abstractmethod
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         """F, like ``u`` (B, \\*shape). ``c`` = ¼ log σ, (B,). ``label`` (B,), −1 for unknown."""
+
+
+class ScalarNetwork(Network):
+    """A scalar φ(u, c, label) by its construction, with its own gradient in u."""
+
+    @abstractmethod
+    def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        """φ, (B,). Arguments as in :meth:`Backbone.forward`."""
+
+    @abstractmethod
+    def value_and_grad(
+        self, u: Tensor, c: Tensor, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """φ (B,) and ∇φ (like u), both made of differentiable operations: training goes through
+        them by one ordinary backward."""
 
 
 class Conditioning(nn.Module):

@@ -1,4 +1,4 @@
-"""A scalar potential φ(u, c, label) from a vector backbone F.
+"""A scalar potential φ(u, c, label) from a network.
 
 With the preconditioning of the energy denoiser, ∇_u φ plays the part of EDM's raw network F.
 """
@@ -7,14 +7,23 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from energydiff.potentials.backbone import Backbone
+from energydiff.errors import UserError
+from energydiff.potentials.backbone import Backbone, Network, ScalarNetwork
 
 
 class Potential(nn.Module, ABC):
     """φ(u, c, label), (B,), accumulated in u's precision even where F runs in bfloat16."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    takes: type[Network] = Backbone
+
+    def __init__(self, backbone: Network) -> None:
         super().__init__()
+        if not isinstance(backbone, self.takes):
+            kind = "a scalar" if isinstance(backbone, ScalarNetwork) else "a vector field"
+            raise UserError(
+                f"{type(backbone).__name__} is {kind}: parametrization scalar is for the former,"
+                " every other one for the latter."
+            )
         self.backbone = backbone
 
     @abstractmethod
@@ -34,3 +43,18 @@ class SummedOutput(Potential):
 
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         return self.backbone(u, c, label).to(u.dtype).flatten(1).sum(1)
+
+
+class ScalarOutput(Potential):
+    """φ = the network itself, with its analytic gradient."""
+
+    takes = ScalarNetwork
+    backbone: ScalarNetwork
+
+    def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.backbone(u, c, label).to(u.dtype)
+
+    def value_and_grad(self, u: Tensor, c: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """φ (B,) and ∇φ, like u."""
+        phi, grad = self.backbone.value_and_grad(u, c, label)
+        return phi.to(u.dtype), grad.to(u.dtype)

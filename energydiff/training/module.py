@@ -12,7 +12,7 @@ from energydiff.data import Normalization
 from energydiff.denoisers import Parametrization, build_denoiser
 from energydiff.diffusion import LogNormal, NoiseLevels, denoising_loss
 from energydiff.errors import UserError
-from energydiff.potentials import Backbone
+from energydiff.potentials import Network
 from energydiff.saving import CHECKPOINT_KEY, SavedModel, describe
 
 
@@ -23,7 +23,8 @@ class DiffusionModule(pl.LightningModule):
         backbone: the network; its shape and classes come from the data.
         sigma_data: σ_d, from the data.
         normalization: raw values to model coordinates, from the data.
-        parametrization: ``inner_product`` or ``sum`` (energies), or ``unconstrained``.
+        parametrization: ``inner_product`` or ``sum`` (energies of a vector backbone), ``scalar``
+            (a network that is an energy by itself), or ``unconstrained``.
         noise: distribution of σ in training.
         sigma_min, sigma_max: the noise levels to sample and calibrate between.
         label_dropout: share of labels hidden, so that the model also learns without one.
@@ -38,7 +39,7 @@ class DiffusionModule(pl.LightningModule):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Network,
         sigma_data: float,
         normalization: Normalization,
         parametrization: Parametrization = "inner_product",

@@ -11,11 +11,19 @@ from torch.testing import assert_close
 from energydiff.denoisers import EnergyDenoiser, UnconstrainedDenoiser, build_denoiser
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
-from energydiff.potentials import MLP, Backbone, Transformer, UNet
+from energydiff.potentials import (
+    MLP,
+    EnergyTransformer,
+    Network,
+    PublishedEnergyTransformer,
+    TokenNetwork,
+    Transformer,
+    UNet,
+)
 
 SIGMA_DATA = 0.6
 
-BACKBONES: dict[str, Callable[[int], Backbone]] = {
+BACKBONES: dict[str, Callable[[int], Network]] = {
     "mlp": lambda classes: MLP((5,), width=8, depth=2, num_classes=classes),
     "mlp-image": lambda classes: MLP((3, 2, 2), width=8, depth=1, num_classes=classes),
     "unet-1": lambda classes: UNet(
@@ -30,6 +38,21 @@ BACKBONES: dict[str, Callable[[int], Backbone]] = {
     "transformer-3": lambda classes: Transformer(
         (3, 4, 2), width=6, depth=1, heads=1, mlp_ratio=2, num_classes=classes
     ),
+    "tokens": lambda classes: TokenNetwork(
+        (1, 4, 4),
+        width=8,
+        trunk=("convolution", "attention", "feedforward"),
+        heads=2,
+        num_classes=classes,
+    ),
+}
+SCALARS: dict[str, Callable[[int], Network]] = {
+    "energy-transformer": lambda classes: EnergyTransformer(
+        (1, 4, 4), width=8, heads=2, num_classes=classes
+    ),
+    "published-energy-transformer": lambda classes: PublishedEnergyTransformer(
+        (1, 4, 4), width=8, depth=2, heads=2, self_excluded=True, num_classes=classes
+    ),
 }
 
 Model = EnergyDenoiser | UnconstrainedDenoiser
@@ -42,7 +65,7 @@ class Case:
     classes: int
 
     def fresh(self) -> Model:
-        backbone = BACKBONES[self.backbone](self.classes)
+        backbone = (BACKBONES | SCALARS)[self.backbone](self.classes)
         return build_denoiser(backbone, SIGMA_DATA, self.parametrization).double().eval()
 
     def perturbed(self) -> Model:
@@ -60,7 +83,10 @@ class Case:
         return f"{self.backbone}-{self.parametrization}-{self.classes}"
 
 
-ENERGIES = [Case(b, p, c) for b in BACKBONES for p in ("inner_product", "sum") for c in (0, 3)]
+FROM_BACKBONES = [
+    Case(b, p, c) for b in BACKBONES for p in ("inner_product", "sum") for c in (0, 3)
+]
+ENERGIES = FROM_BACKBONES + [Case(b, "scalar", c) for b in SCALARS for c in (0, 3)]
 BASELINES = [Case(b, "unconstrained", c) for b in BACKBONES for c in (0, 3)]
 every_energy = pytest.mark.parametrize("case", ENERGIES, ids=str)
 every_baseline = pytest.mark.parametrize("case", BASELINES, ids=str)
@@ -78,7 +104,7 @@ def samples(model: Model, batch: int = 3) -> tuple[Tensor, Tensor]:
     return x, torch.logspace(-1, 0.5, batch, dtype=torch.float64)
 
 
-def inner_backbone(model: Model) -> Backbone:
+def inner_backbone(model: Model) -> Network:
     return model.potential.backbone if isinstance(model, EnergyDenoiser) else model.backbone
 
 
@@ -161,7 +187,7 @@ def test_a_saved_model_is_rebuilt_from_its_config(case: Case) -> None:
     assert torch.equal(one, other)
 
 
-@every_energy
+@pytest.mark.parametrize("case", FROM_BACKBONES, ids=str)
 def test_a_fresh_model_is_the_exact_energy_of_a_gaussian(case: Case) -> None:
     """φ = 0 is N(0, (σ²+σ_d²)I), constant included (T1)."""
     model = case.fresh()

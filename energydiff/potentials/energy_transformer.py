@@ -1,0 +1,101 @@
+"""The Energy Transformer (Hoover et al. 2023) as a potential on images.
+
+Attention and memory energies are scalars of tokens, and their gradient is what an ordinary
+transformer block computes forward. But a sum of such energies on the same tokens is not a deep
+network. Here they read out a residual trunk of half the usual depth:
+
+    φ = −Σ E_term(N(h_L)) + ⟨W N(h_L), t⟩
+
+t are the tokens (patches embedded linearly, positions, noise), h_L what the trunk makes of them and
+N an RMS norm. ∇φ holds the output of a plain network and its mirrored pass back through the trunk,
+so a trunk of L/2 blocks costs about what L plain blocks cost. All of it is written out with
+ordinary operations: training is one ordinary backward.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from energydiff.errors import UserError
+from energydiff.potentials.backbone import ScalarNetwork, require_divisible
+from energydiff.potentials.energy_terms import AttentionEnergy, EnergyTerm, MemoryEnergy
+from energydiff.potentials.token_blocks import rms_norm, rms_norm_pullback
+from energydiff.potentials.tokens import ConditioningVectors, Patches, Trunk, embed_patches
+
+READOUTS = ("attention", "memory", "inner_product")
+
+
+class EnergyTransformer(ScalarNetwork):
+    """Energy terms read out of a residual trunk on tokens.
+
+    Args:
+        shape: (C, H, W) of one image.
+        patch_size: side of a patch in pixels; divides H and W.
+        width: token width.
+        trunk: the blocks in turn: ``convolution`` (depthwise 3×3), ``feedforward`` (relu²) or
+            ``attention``.
+        readout: the terms of φ: ``attention``, ``memory`` and ``inner_product``.
+        heads: attention heads; divides ``width``.
+        hidden_ratio: memories, and hidden width of ``feedforward``, as a multiple of ``width``.
+        num_classes: class labels, 0 for none.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        patch_size: int = 2,
+        width: int = 64,
+        trunk: Sequence[str] = ("convolution", "feedforward"),
+        readout: Sequence[str] = READOUTS,
+        heads: int = 4,
+        hidden_ratio: int = 4,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        if not readout or set(readout) - set(READOUTS):
+            raise UserError(f"readout is {list(readout)}: choose some of {', '.join(READOUTS)}.")
+        self.shape, self.num_classes = tuple(shape), num_classes
+        self.patches = Patches("EnergyTransformer", shape, patch_size)
+        require_divisible("width", width, "heads", heads)
+        grid, hidden = self.patches.grid, hidden_ratio * width
+        self.trunk = Trunk(trunk, width, grid, heads, hidden)
+        self.terms = nn.ModuleList()
+        if "attention" in readout:
+            self.terms.append(AttentionEnergy(width, heads, width // heads, head_weights="learned"))
+        if "memory" in readout:
+            self.terms.append(MemoryEnergy(width, hidden, memory_weights="learned"))
+        self.inner = None
+        if "inner_product" in readout:
+            self.inner = nn.Parameter(0.1 * torch.randn(width, width) * width**-0.5)
+        self.embedding, self.positions = embed_patches(self.patches.size, math.prod(grid), width)
+        lengths = [width, *self.trunk.sizes, *(t.size for t in self._terms())]
+        self.conditioning = ConditioningVectors(width, num_classes, lengths)
+
+    def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.value_and_grad(u, c, label)[0]
+
+    def value_and_grad(
+        self, u: Tensor, c: Tensor, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        first, *rest = self.conditioning(c, label)
+        depth = len(self.trunk.blocks)
+        t = self.patches(u) @ self.embedding + self.positions + first[:, None]
+        h, saved = self.trunk(t, rest[:depth])
+        y, r = rms_norm(h)
+
+        phi, to_y = torch.zeros_like(u[:, 0, 0, 0]), torch.zeros_like(y)
+        for term, e in zip(self._terms(), rest[depth:], strict=True):
+            energy, grad = term.value_and_grad(y, e)
+            phi, to_y = phi - energy, to_y - grad
+        to_t = torch.zeros_like(t)
+        if self.inner is not None:
+            to_t = y @ self.inner
+            phi = phi + (to_t * t).flatten(1).sum(1)
+            to_y = to_y + t @ self.inner.T
+        to_t = to_t + self.trunk.pullback(rms_norm_pullback(to_y, y, r), saved)
+        return phi, self.patches.join(to_t @ self.embedding.T)
+
+    def _terms(self) -> list[EnergyTerm]:
+        return [term for term in self.terms if isinstance(term, EnergyTerm)]
