@@ -1,4 +1,4 @@
-"""T13: a memory that is asked to hold too much stops holding its points and holds their ring.
+"""T6, T13: a memory that is asked to hold too much stops holding its points and holds their ring.
 
 A stored point y is *still an attractor* at noise σ if the descent x ← D(x, σ) that starts at y
 ends, at fixed σ, within δ = σ/5 of y. The K points lie at uniformly random angles on the unit
@@ -11,9 +11,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
+from scipy.special import ive
 from torch import Tensor
 
-from energydiff.energies import EmpiricalData
+from energydiff.energies import EmpiricalData, Energy
+from energydiff.energies.memory import LogSumExpMemory
 
 SIGMA = 0.1
 
@@ -44,3 +47,23 @@ def test_the_fraction_of_stored_points_that_are_still_attractors(
 def test_a_crowded_ring_keeps_its_radius() -> None:
     """What forgets the points still knows the ring: every descent ends next to it."""
     assert (descended(512).norm(dim=1) - 1).abs().max() < 2 * SIGMA**2
+
+
+# T6. As many points as it takes to be the circle itself
+
+
+@pytest.mark.parametrize(("beta", "radius"), [(2, 0.831462), (5, 0.945542), (20, 0.987256)])
+@pytest.mark.parametrize("stored", [False, True], ids=["data", "memory"])
+def test_the_minimum_of_a_full_ring_is_a_smaller_ring(
+    beta: float, radius: float, stored: bool
+) -> None:
+    """R = I1(2βR)/I0(2βR), β = 1/2σ², from inside and from outside."""
+    angles = torch.arange(256, dtype=torch.float64) * 2 * math.pi / 256
+    points, sigma = torch.stack([angles.cos(), angles.sin()], 1), (2 * beta) ** -0.5
+    energy: Energy = LogSumExpMemory(2 * beta).store(points) if stored else EmpiricalData(points)
+    x = torch.tensor([[0.1, 0.05], [-1.4, 0.3], [0.2, -2.0]], dtype=torch.float64)
+    for _ in range(300):
+        x = energy.denoise(x, 1.0 if stored else sigma)
+    exact = brentq(lambda r: r - ive(1, 2 * beta * r) / ive(0, 2 * beta * r), 0.1, 1, xtol=1e-14)
+    assert exact == pytest.approx(radius, abs=6e-7)
+    assert (x.norm(dim=1) - exact).abs().max() < 1e-9

@@ -1,4 +1,4 @@
-"""T3: two points ±μ, the smallest memory. A pitchfork at σ = μ, then two wells and a barrier."""
+"""T3, T4: two points ±μ, the smallest memory. A pitchfork at σ = μ, then two wells, a barrier."""
 
 import math
 
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from energydiff.energies import EmpiricalData
+from energydiff.energies import EmpiricalData, Energy, GaussianMixture
+from energydiff.energies.memory import LogSumExpMemory
 
 
 def two_points(mu: float) -> EmpiricalData:
@@ -69,3 +70,50 @@ def test_the_height_of_the_barrier(sigma: float, height: float) -> None:
     energy = two_points(1.0)
     top = energy(torch.zeros(1, 1, dtype=torch.float64), sigma)
     assert (top - energy(well(1.0, sigma), sigma)).item() == pytest.approx(height, abs=6e-7)
+
+
+# T4. Unequal weights tilt the wells, until one is gone in a fold
+
+
+def threshold(ratio: float) -> float:
+    """The log-odds h that two wells bear, d = μ/σ = 1/ratio: 2[d√(d²−1) − arccosh d]."""
+    d = 1 / ratio
+    return 2 * (d * math.sqrt(d**2 - 1) - math.acosh(d))
+
+
+def wells(energy: Energy, sigma: float) -> int:
+    """Minima of a memory of points at ±1: sign changes of ∇E."""
+    x = torch.linspace(-1.01, 1.01, 40_001, dtype=torch.float64)[:, None]
+    uphill = energy.value_and_grad(x, sigma)[1].flatten() > 0
+    return int((uphill[1:] & ~uphill[:-1]).sum())
+
+
+def weighted(log_odds: float) -> GaussianMixture:
+    points = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    return GaussianMixture(points, 0.0, torch.tensor([math.exp(log_odds), 1.0]).double())
+
+
+@pytest.mark.parametrize(("sigma", "log_odds"), [(0.5, 4.294287), (0.7, 1.123693), (0.9, 0.141981)])
+def test_the_log_odds_at_which_the_lighter_point_is_forgotten(
+    sigma: float, log_odds: float
+) -> None:
+    assert threshold(sigma) == pytest.approx(log_odds, abs=6e-7)
+    for sign in (-1, 1):
+        assert wells(weighted(sign * (log_odds - 2e-6)), sigma) == 2
+        assert wells(weighted(sign * (log_odds + 2e-6)), sigma) == 1
+
+
+@given(st.floats(0.3, 0.95), st.floats(0, 0.99), st.booleans())
+def test_two_wells_below_the_threshold_and_one_above(
+    sigma: float, share: float, heavier: bool
+) -> None:
+    bound = threshold(sigma) if heavier else -threshold(sigma)
+    assert wells(weighted(share * bound), sigma) == 2
+    assert wells(weighted((2 - share) * bound), sigma) == 1
+
+
+@pytest.mark.parametrize(("copies", "expected"), [(1, 2), (2, 2), (3, 2), (4, 1), (9, 1)])
+def test_a_pattern_stored_too_often_hides_the_other(copies: int, expected: int) -> None:
+    """A log-sum-exp memory at β = 1/.7², whose log-odds are log copies: log 3 < 1.1237 < log 4."""
+    patterns = torch.tensor([[1.0]] * copies + [[-1.0]], dtype=torch.float64)
+    assert wells(LogSumExpMemory(1 / 0.7**2).store(patterns), 1.0) == expected
