@@ -22,6 +22,15 @@ from energydiff._version import __version__
 from energydiff.data.normalization import Normalization
 from energydiff.denoisers import POTENTIALS, EnergyDenoiser, UnconstrainedDenoiser, build_denoiser
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
+from energydiff.energies.memory import (
+    BinaryHopfield,
+    ContinuousHopfield,
+    EpanechnikovMemory,
+    ExponentialMemory,
+    LogSumExpMemory,
+    Memory,
+    PolynomialMemory,
+)
 from energydiff.errors import UserError
 from energydiff.potentials import (
     MLP,
@@ -45,6 +54,17 @@ _BACKBONES: dict[str, type[Network]] = {
         TokenNetwork,
         EnergyTransformer,
         PublishedEnergyTransformer,
+    )
+}
+_MEMORIES: dict[str, type[Memory]] = {
+    c.__name__: c
+    for c in (
+        LogSumExpMemory,
+        EpanechnikovMemory,
+        PolynomialMemory,
+        ExponentialMemory,
+        BinaryHopfield,
+        ContinuousHopfield,
     )
 }
 
@@ -172,6 +192,9 @@ def _describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
             parametrization, backbone = "unconstrained", denoiser.backbone
         case GaussianMixture() | EmpiricalData():
             return {"class": type(denoiser).__name__}
+        case Memory() if type(denoiser) in _MEMORIES.values():
+            denoiser.check_states(denoiser.patterns)  # an empty memory says so
+            return {"class": type(denoiser).__name__, **denoiser.config}
         case _:
             raise UserError(f"{type(denoiser).__name__} cannot be exported.")
     arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in backbone.config.items()}
@@ -200,6 +223,9 @@ def _build(model: Mapping[str, Any], state: Mapping[str, Tensor], origin: Path) 
             return EmpiricalData(state["data"])
         case "GaussianMixture":
             return GaussianMixture(state["means"], state["std"], state["log_weights"].exp())
+        case name if name in _MEMORIES:
+            arguments = {k: v for k, v in model.items() if k != "class"}
+            return _MEMORIES[name](**arguments).store(state["patterns"])
         case other:
             raise UserError(
                 f"{origin} names the model {other!r}, which this package does not have."

@@ -15,6 +15,14 @@ import energydiff
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
+from energydiff.energies.memory import (
+    BinaryHopfield,
+    ContinuousHopfield,
+    EpanechnikovMemory,
+    ExponentialMemory,
+    LogSumExpMemory,
+    PolynomialMemory,
+)
 from energydiff.errors import UserError
 from energydiff.potentials import MLP, Transformer, UNet
 from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, SavedModel, describe
@@ -41,18 +49,29 @@ def saved(model: Denoiser) -> SavedModel:
     return SavedModel(model, Normalization(0, 16), 0.03, 7.0, ("zero", "eins", "δύο"), {"a": [1]})
 
 
+MEMORIES = {
+    "log-sum-exp": lambda: LogSumExpMemory(0.3),
+    "epanechnikov": lambda: EpanechnikovMemory(0.01, epsilon=0.01),
+    "polynomial": lambda: PolynomialMemory(4),
+    "exponential": lambda: ExponentialMemory(0.2),
+    "hopfield": lambda: BinaryHopfield("pseudo-inverse"),
+    "continuous-hopfield": lambda: ContinuousHopfield(2.0, "pseudo-inverse"),
+}
 EVERY: dict[str, Callable[[], Denoiser]] = {
     f"{b}-{p}": lambda b=b, p=p: network(b, p) for b in BACKBONES for p in PARAMETRIZATIONS
 } | {
     "mixture": lambda: GaussianMixture(torch.randn(3, *SHAPE), 0.2, torch.tensor([1.0, 2.0, 5.0])),
     "points": lambda: EmpiricalData(torch.randn(5, *SHAPE)),
 }
+EVERY |= {
+    name: lambda m=m: m().store(torch.randn(3, *SHAPE).sign()) for name, m in MEMORIES.items()
+}
 every_model = pytest.mark.parametrize("name", EVERY)
 
 
 def answers(model: Denoiser) -> list[Tensor]:
     torch.manual_seed(1)
-    x, sigma = torch.randn(3, *SHAPE), torch.tensor([0.1, 1.0, 5.0])
+    x, sigma = torch.randn(3, *SHAPE).tanh(), torch.tensor([0.1, 1.0, 5.0])
     denoised = model.eval().denoise(x, sigma).detach()
     return [denoised] if model.energy is None else [denoised, model.energy(x, sigma).detach()]
 
@@ -148,6 +167,22 @@ def test_a_model_of_ones_own_cannot_be_exported(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="Foreign cannot be exported"):
         export(tmp_path, Foreign())
+
+
+@pytest.mark.parametrize("make", MEMORIES.values(), ids=MEMORIES)
+def test_a_loaded_memory_has_its_arguments_and_retrieves(make, tmp_path: Path) -> None:
+    """The arguments are none of the defaults, so they come back only if they were saved."""
+    patterns = torch.randn(3, *SHAPE).sign()
+    memory = make().store(patterns)
+    again = energydiff.load(export(tmp_path, memory))
+    assert again.config == memory.config and torch.equal(again.patterns, patterns)
+    x = patterns + 0.3 * torch.randn(3, *SHAPE)
+    assert torch.equal(again.retrieve(x).samples, memory.retrieve(x).samples)
+
+
+def test_an_empty_memory_cannot_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"LogSumExpMemory is empty: call store"):
+        export(tmp_path, LogSumExpMemory())
 
 
 # Refusals. Each case leaves something at a path and names what the sentence must say.
@@ -280,6 +315,30 @@ def points_without_data(path: Path) -> Path:
     return path
 
 
+def memory(path: Path) -> Path:
+    return export(path, EVERY["hopfield"]())
+
+
+def memory_without_patterns(path: Path) -> Path:
+    safetensors.torch.save_file({"weights": torch.eye(16)}, memory(path) / "model.safetensors")
+    return path
+
+
+def memory_of_more(path: Path) -> Path:
+    state = safetensors.torch.load_file(memory(path) / "model.safetensors")
+    state["weights"] = torch.eye(16)
+    safetensors.torch.save_file(state, path / "model.safetensors")
+    return path
+
+
+def unknown_rule(path: Path) -> Path:
+    return edit(memory(path), lambda d: d["model"].update(rule="delta"))
+
+
+def unknown_memory_argument(path: Path) -> Path:
+    return edit(memory(path), lambda d: d["model"].update(beta=2))
+
+
 REFUSED = [
     (missing, "does not exist"),
     (empty_folder, "holds no model"),
@@ -308,6 +367,10 @@ REFUSED = [
     (corrupt_weights, "model.safetensors cannot be read"),
     (truncated_weights, "model.safetensors cannot be read"),
     (points_without_data, "does not describe a model"),
+    (memory_without_patterns, "does not describe a model.*patterns"),
+    (memory_of_more, "do not fit"),
+    (unknown_rule, "rule must be hebb or pseudo-inverse"),
+    (unknown_memory_argument, "does not describe a model.*beta"),
 ]
 
 

@@ -9,8 +9,9 @@ H by the noise, so none claims to be ``exact``; the one that is a diffusion ener
 :class:`EmpiricalData`, the log-sum-exp memory at β = 1/σ².
 """
 
+import inspect
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 
 class Memory(Energy):
-    """A memory of patterns (K, \\*shape). A subclass writes ``hamiltonian`` and ``update``.
+    """A memory of patterns (K, \\*shape). A subclass writes ``hamiltonian`` and ``update``, and
+    keeps the arguments of its constructor as attributes of the same names.
 
     Attributes:
         patterns: what is stored, (K, \\*shape).
@@ -50,6 +52,11 @@ class Memory(Energy):
         self.shape = tuple(patterns.shape[1:])
         self.patterns = patterns
         return self
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments: what a saved memory needs beside its patterns."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def check_patterns(self, patterns: Tensor) -> None:
         """``UserError`` for patterns that this memory cannot hold."""

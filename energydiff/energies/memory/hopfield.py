@@ -40,7 +40,7 @@ class BinaryHopfield(BinaryMemory):
     def __init__(self, rule: Rule = "hebb") -> None:
         super().__init__()
         self.rule: Rule = rule
-        self.register_buffer("weights", torch.empty(0))
+        self.register_buffer("weights", torch.empty(0), persistent=False)
 
     def store(self, patterns: Tensor) -> Self:
         super().store(patterns)
@@ -73,7 +73,7 @@ class ContinuousHopfield(Memory):
     def __init__(self, gain: float = 4.0, rule: Rule = "hebb") -> None:
         super().__init__()
         self.gain, self.rule = positive("gain", gain), rule
-        self.register_buffer("weights", torch.empty(0))
+        self.register_buffer("weights", torch.empty(0), persistent=False)
 
     def check_patterns(self, patterns: Tensor) -> None:
         if not bool((patterns.abs() <= 1).all()):
