@@ -19,7 +19,7 @@ from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, describe
 from energydiff.training.console import quiet_lightning
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
-from energydiff.training.finish import CalibrateAndExport
+from energydiff.training.finish import CalibrateAndExport, is_exported
 from energydiff.training.guard import NonFiniteGuard
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
@@ -47,8 +47,8 @@ class SaveRun(SaveConfigCallback):
 class EnergyDiffCLI(LightningCLI):
     """``train.py fit|validate|test`` over :class:`DiffusionModule` and :class:`DiffusionData`.
 
-    ``fit`` resumes from the run folder's last checkpoint if there is one; ``validate`` and
-    ``test`` measure it.
+    ``fit`` resumes from the run folder's last checkpoint if there is one, and writes its export if
+    only that is missing; ``validate`` and ``test`` measure it.
     """
 
     def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
@@ -148,19 +148,29 @@ class EnergyDiffCLI(LightningCLI):
 
     def fit(self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any) -> None:
         """``trainer.fit``, from the last checkpoint of the run folder if it has one."""
-        last = Path(self.trainer.default_root_dir) / LAST_CHECKPOINT
+        run = Path(self.trainer.default_root_dir)
+        last = run / LAST_CHECKPOINT
         if ckpt_path is None and last.is_file():
             ckpt_path = str(last)
         if ckpt_path is not None:
             saved = self._open(ckpt_path)
             self._require_same_stream(ckpt_path, saved)
             if int(saved["global_step"]) >= self.trainer.max_steps:
+                if ckpt_path == str(last) and self._must_export(run, saved):
+                    callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+                    finish = next(c for c in callbacks if isinstance(c, CalibrateAndExport))
+                    finish.complete(run, self.trainer.strategy.root_device)
                 print(
                     f"{ckpt_path} has all of its {self.model.total_images} images; raise"
                     " model.total_images to train on."
                 )
                 return
         self.trainer.fit(**kwargs, ckpt_path=ckpt_path, weights_only=True)
+
+    def _must_export(self, run: Path, saved: dict[str, Any]) -> bool:
+        """Whether this process is to write what a run killed at its very end did not."""
+        trying_out = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        return self.trainer.is_global_zero and not trying_out and not is_exported(run, saved)
 
     def validate(
         self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any

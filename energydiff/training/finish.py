@@ -1,8 +1,15 @@
-"""What happens when training ends: the gauge is fixed and the model exported."""
+"""What happens when training ends: the gauge is fixed and the model exported.
 
+A run can be killed after its last image and before its export is written: see
+:meth:`CalibrateAndExport.complete`.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -10,7 +17,13 @@ from energydiff.denoisers import EnergyDenoiser
 from energydiff.diffusion import calibrate_gauge
 from energydiff.errors import UserError
 from energydiff.progress import progress
-from energydiff.saving import LAST_CHECKPOINT, SavedModel, save_model
+from energydiff.saving import (
+    CHECKPOINT_KEY,
+    LAST_CHECKPOINT,
+    SavedModel,
+    open_model,
+    save_model,
+)
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
 from energydiff.training.module import DiffusionModule
@@ -27,7 +40,7 @@ def calibrate(saved: SavedModel, evaluations: int, images: int = 4_096) -> None:
     if "data" not in saved.config:
         raise UserError("this model's file does not say what data it was trained on.")
     data = DiffusionData(**saved.config["data"])
-    clean = data.clean(data.train_source, images)
+    clean = data.clean(data.train_source, images).to(next(saved.denoiser.parameters()).device)
     with progress("Calibrating the gauge", evaluations) as tell:
         calibrate_gauge(
             saved.denoiser,
@@ -75,3 +88,31 @@ class CalibrateAndExport(Callback):
         if trainer.is_global_zero:
             save_model(averaged.saved_model(), run / "export")
             rank_zero_info(f"Saved {run / LAST_CHECKPOINT} and {run / 'export'}.")
+
+    def complete(self, run: Path, device: torch.device) -> None:
+        """The same from the last checkpoint of a run folder, for a run killed before this point."""
+        file = run / LAST_CHECKPOINT
+        saved = open_model(file)
+        if isinstance(saved.denoiser, EnergyDenoiser) and self.evaluations:
+            saved.denoiser.to(device)
+            calibrate(saved, self.evaluations, self.images)
+            gauge = saved.denoiser.cpu().gauge.state_dict()
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            for weights in ("state_dict", "current_model_state"):  # averaged, and as trained
+                checkpoint[weights] |= {f"denoiser.gauge.{k}": v for k, v in gauge.items()}
+            partial = file.with_name(file.name + ".partial")
+            torch.save(checkpoint, partial)
+            partial.replace(file)
+        save_model(saved, run / "export")
+        print(f"Saved {file} and {run / 'export'}.")
+
+
+def is_exported(run: Path, checkpoint: Mapping[str, Any]) -> bool:
+    """Whether the run folder's export was written at the end of the run of this checkpoint.
+
+    It may be missing, or be left from before ``model.total_images`` was raised.
+    """
+    try:
+        return bool(open_model(run / "export").config == checkpoint[CHECKPOINT_KEY]["config"])
+    except UserError:
+        return False

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from energydiff.training.finish import CalibrateAndExport
+
 ROOT = Path(__file__).parents[2]
 KILLED_AT, SAVED_AT, STEPS = 27, 20, 60  # saves at 20, 40 and 60; a pass ends at 47
 
@@ -121,11 +123,42 @@ def test_a_third_start_says_that_all_is_done(
     resumed: Path, command: list[str], door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
-    before = (resumed / "checkpoints" / "last.ckpt").read_bytes()
+    files = [resumed / name for name in ("checkpoints/last.ckpt", "export/model.yaml")]
+    before = [file.stat().st_mtime_ns for file in files]
     done = door(*command[1:])
     assert done.code == 0
     assert "has all of its 1920 images" in done.out
-    assert (resumed / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+def test_a_run_killed_before_its_export_is_completed_by_the_same_command(
+    tiny_unet: Path, unet_run: Path, door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without training on: gauge, checkpoint and export are those of the uninterrupted run."""
+
+    def killed(*_: Any) -> None:
+        raise SystemExit(9)
+
+    run = tmp_path / "run"
+    command = ["train.py", "fit", "--config", tiny_unet, "--trainer.default_root_dir", run]
+    with monkeypatch.context() as patch:
+        patch.setattr(CalibrateAndExport, "on_train_end", killed)
+        assert door(*command).code == 9
+    assert read(run)["global_step"] == STEPS and not (run / "export").exists()
+    assert not same(read(run)["state_dict"], read(unet_run)["state_dict"])  # no gauge yet
+
+    description = run / "export" / "model.yaml"
+    for left_behind in ("nothing", "an export of fewer images"):
+        if left_behind != "nothing":
+            text = description.read_text()
+            description.write_text(text.replace("total_images: 1920", "total_images: 960"))
+        done = door(*command)
+        assert done.code == 0 and "has all of its 1920 images" in done.out
+        for part in ("state_dict", "current_model_state", "optimizer_states"):
+            assert same(read(run)[part], read(unet_run)[part])
+        one, other = (folder / "export" / "model.safetensors" for folder in (run, unet_run))
+        assert one.read_bytes() == other.read_bytes()
+        assert "total_images: 1920" in description.read_text()
 
 
 def test_a_finished_run_goes_on_as_if_it_had_never_ended(
