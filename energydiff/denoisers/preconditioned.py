@@ -25,6 +25,7 @@ from energydiff.energies.base import (
     Sigma,
     at_least_float32,
     per_sample,
+    require_labels,
     require_samples,
     sigma_vector,
 )
@@ -66,7 +67,6 @@ class EnergyDenoiser(Energy):
         self.compiled = CompiledGradient() if compile else None
 
     def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        _check_label(self, label)
         sigma = sigma_vector(sigma, x)
         u, variance = _scale_input(x, sigma, self.sigma_data)
         phi = self.potential(u, _noise_input(sigma), label)
@@ -85,7 +85,7 @@ class EnergyDenoiser(Energy):
             return self._analytic_value_and_grad(self.potential, x, sigma, label)
         if self.compiled is None or torch.compiler.is_compiling():
             return super().value_and_grad(x, sigma, label)
-        _check_label(self, label)
+        require_labels(self, x, label)
         eager = partial(super().value_and_grad, x, sigma, label)
         through_x = x.requires_grad
         keep = torch.is_grad_enabled() and (through_x or self._trains())
@@ -99,7 +99,7 @@ class EnergyDenoiser(Energy):
     ) -> tuple[Tensor, Tensor]:
         """E and ∇E by the potential's own gradient; a graph is kept where the base class would."""
         require_samples(self, x)
-        _check_label(self, label)
+        require_labels(self, x, label)
         with ExitStack() as scope:
             scope.enter_context(
                 torch.set_grad_enabled(
@@ -136,7 +136,7 @@ class UnconstrainedDenoiser(Denoiser):
 
     def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         require_samples(self, x)
-        _check_label(self, label)
+        require_labels(self, x, label)
         sigma = sigma_vector(sigma, x)
         u, variance = _scale_input(x, sigma, self.sigma_data)
         raw = self.backbone(u, _noise_input(sigma), label).to(x.dtype)
@@ -191,8 +191,3 @@ def _positive_sigma_data(value: float) -> float:
     if not (math.isfinite(value) and value > 0):
         raise UserError(f"sigma_data is {value}; it is the RMS of the data and must be positive.")
     return float(value)
-
-
-def _check_label(model: Denoiser, label: Tensor | None) -> None:
-    if label is not None and model.num_classes == 0:
-        raise UserError("a class label was given, but this model was built with num_classes = 0.")

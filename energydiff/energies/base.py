@@ -85,6 +85,7 @@ class Energy(Denoiser):
         step changes E by two.
         """
         require_samples(self, x)
+        require_labels(self, x, label)
         if self.training:
             return super().__call__(x, sigma, label)
         with torch.autocast(x.device.type, enabled=False):
@@ -196,9 +197,35 @@ def require_samples(model: Denoiser, x: Tensor) -> None:
         )
 
 
+def require_labels(model: Denoiser, x: Tensor, label: Tensor | None) -> None:
+    """``UserError`` unless the label is ``None`` or (B,) integers from −1 to num_classes − 1.
+
+    Values on an accelerator are not read, see :func:`_readable`: give a copy on the CPU to have
+    them checked.
+    """
+    if label is None:
+        return
+    if model.num_classes == 0:
+        raise UserError("a class label was given, but this model was built with num_classes = 0.")
+    if (
+        tuple(label.shape) != (len(x),)
+        or label.is_floating_point()
+        or (_readable(label) and bool(((label < -1) | (label >= model.num_classes)).any()))
+    ):
+        raise UserError(
+            f"label must be {len(x)} integers from -1 (unknown) to {model.num_classes - 1}, got"
+            f" {label.tolist()}."
+        )
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """A half-precision tensor in float32; anything wider as it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _readable(value: Tensor) -> bool:
+    """Whether reading values is free: elsewhere it would wait for the device at every step."""
+    return value.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _normal_tensor(value: Any) -> Any:

@@ -19,6 +19,7 @@ from energydiff.energies.base import (
     Energy,
     Sigma,
     at_least_float32,
+    require_labels,
     require_samples,
     sigma_vector,
 )
@@ -68,6 +69,7 @@ class EmpiricalData(Energy):
         if x.requires_grad and torch.is_grad_enabled():
             return super().value_and_grad(x, sigma, label)
         require_samples(self, x)
+        require_labels(self, x, label)
         x = at_least_float32(x)
         wide = sigma_vector(sigma, x).to(_wide(x))
         log_sum, mean = self._posterior(x, wide, mean=True)

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Denoiser, Energy
+from energydiff.energies.base import Denoiser, Energy, require_labels
 from energydiff.errors import UserError
 from energydiff.random import SAMPLING, keyed_normal
 from energydiff.sampling.grids import given_sigmas
@@ -91,7 +91,7 @@ class Sampler(ABC):
             on_step: called with (points done, point) at each point of the trajectory.
         """
         x = self._start(model, x_init, seeds)
-        _check_label(model, label, len(x))
+        require_labels(model, x, None if label is None else label.cpu())  # once: may wait
         run = _Run(model, label, Recorder() if trace and model.energy is not None else None)
         levels = self.sigmas.tolist()
         for index, (sigma, lower) in enumerate(pairwise(levels)):
@@ -124,16 +124,6 @@ class Sampler(ABC):
 
     def _claim(self, model: Denoiser) -> Claim:
         return "proved" if self.descends and getattr(model, "exact", False) else "observed"
-
-
-def _check_label(model: Denoiser, label: Tensor | None, count: int) -> None:
-    if label is None:
-        return
-    if label.shape != (count,) or bool(((label < -1) | (label >= model.num_classes)).any()):
-        raise UserError(
-            f"label must be {count} integers from -1 (unknown) to {model.num_classes - 1}, got"
-            f" {label.tolist()}."
-        )
 
 
 class _Run:

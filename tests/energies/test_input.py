@@ -1,12 +1,13 @@
-"""Samples of another shape are refused: a number for them would be the energy of nothing."""
+"""Samples and labels that fit no model are refused: a number for them would mean nothing."""
 
 import pytest
 import torch
 
 from energydiff import NoEnergyError, UserError
 from energydiff.denoisers import build_denoiser
-from energydiff.energies import EmpiricalData, Energy, GaussianMixture
+from energydiff.energies import Denoiser, EmpiricalData, Energy, GaussianMixture
 from energydiff.potentials import MLP
+from energydiff.sampling import Euler
 
 ENERGIES = [
     GaussianMixture(torch.zeros(3, 2), 1.0),
@@ -41,3 +42,39 @@ def test_a_baseline_says_that_it_has_no_energy() -> None:
             getattr(baseline, name)(torch.zeros(1, 2), 1.0)
     with pytest.raises(NoEnergyError, match="no energy"):
         baseline(torch.zeros(1, 2), 1.0)
+
+
+LABELLED = {
+    name: build_denoiser(MLP((2,), width=8, depth=1, num_classes=3), 1.0, name)
+    for name in ("inner_product", "unconstrained")
+}
+every_labelled = pytest.mark.parametrize("model", LABELLED.values(), ids=LABELLED)
+
+
+@every_labelled
+@pytest.mark.parametrize(
+    "label",
+    [[0, 1, 2, 3], [0, 1, 2, -2], [0, 1, 2], [[0], [1], [2], [0]], [0.0, 1.0, 2.0, 0.0]],
+    ids=["too large", "too small", "too few", "another shape", "no integers"],
+)
+def test_labels_that_are_none_are_refused(model: Denoiser, label: list) -> None:
+    """By the model and by a sampler, in the same words."""
+    sampler = Euler([2.0, 1.0])
+    for ask in (model.denoise, lambda x, _, label: sampler(model, x, label=label)):
+        with pytest.raises(UserError, match=r"label must be 4 integers from -1.* to 2, got"):
+            ask(torch.zeros(4, 2), 1.0, torch.tensor(label))
+
+
+@every_labelled
+def test_labels_and_unknown_labels_are_taken(model: Denoiser) -> None:
+    label = torch.tensor([0, 2, -1])
+    assert model.denoise(torch.zeros(3, 2), 1.0, label).isfinite().all()
+    assert Euler([2.0, 1.0])(model, torch.zeros(3, 2), label=label).samples.isfinite().all()
+
+
+@pytest.mark.parametrize("energy", ENERGIES, ids=NAMES)
+def test_a_label_for_an_energy_without_classes_is_refused(energy: Energy) -> None:
+    label = torch.zeros(3, dtype=torch.long)
+    for question in (energy, energy.value_and_grad, energy.denoise):
+        with pytest.raises(UserError, match="num_classes = 0"):
+            question(torch.zeros(3, 2), 1.0, label)
