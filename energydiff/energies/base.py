@@ -176,9 +176,17 @@ class Energy(Denoiser):
 
 
 def sigma_vector(sigma: Sigma, x: Tensor) -> Tensor:
-    """σ as a (B,) tensor of x's dtype and device; ``UserError`` for a number that is not > 0."""
-    if not isinstance(sigma, Tensor) and not sigma > 0:
-        raise UserError(f"sigma must be positive, got {sigma}: energies exist only for noisy data.")
+    """σ as a (B,) tensor of x's dtype and device; ``UserError`` where it is not > 0.
+
+    A tensor on an accelerator is not read, see :func:`_readable`. In training σ comes from a
+    noise distribution and in sampling from a grid, and both are checked where they are made.
+    """
+    positive = sigma > 0
+    if isinstance(positive, Tensor):
+        positive = not _readable(positive) or bool(positive.all())
+    if not positive:
+        wrong = sigma[~(sigma > 0)][0].item() if isinstance(sigma, Tensor) else sigma
+        raise UserError(f"sigma must be positive, got {wrong}: energies exist only for noisy data.")
     return torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(x.shape[0])
 
 

@@ -1,4 +1,6 @@
-"""Samples and labels that fit no model are refused: a number for them would mean nothing."""
+"""Samples, labels and noise that fit no model are refused: a number would mean nothing."""
+
+import math
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ import torch
 from energydiff import NoEnergyError, UserError
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser, EmpiricalData, Energy, GaussianMixture
+from energydiff.energies.base import sigma_vector
 from energydiff.potentials import MLP
 from energydiff.sampling import Euler
 
@@ -78,3 +81,19 @@ def test_a_label_for_an_energy_without_classes_is_refused(energy: Energy) -> Non
     for question in (energy, energy.value_and_grad, energy.denoise):
         with pytest.raises(UserError, match="num_classes = 0"):
             question(torch.zeros(3, 2), 1.0, label)
+
+
+@pytest.mark.parametrize("energy", ENERGIES, ids=NAMES)
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan])
+def test_noise_that_is_not_positive_is_refused(energy: Energy, wrong: float) -> None:
+    """As a number, as one of several in a tensor, and as a tensor without axes."""
+    x = torch.zeros(3, 2)
+    for sigma in (wrong, torch.tensor([1.0, wrong, 2.0]), torch.tensor(wrong)):
+        for question in (energy, energy.value_and_grad, energy.denoise, energy.free_energy):
+            with pytest.raises(UserError, match=f"sigma must be positive, got {wrong}"):
+                question(x, sigma)
+
+
+def test_noise_on_an_accelerator_is_not_read() -> None:
+    """It would wait for the device at every step; a tensor without values stands for one."""
+    assert sigma_vector(torch.zeros(3, device="meta"), torch.zeros(3, 2, device="meta")).is_meta
