@@ -8,6 +8,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 import energydiff  # first: it makes lightning importable beside a CPU torch
 from energydiff.errors import UserError, sentences
@@ -18,12 +19,14 @@ from energydiff.sampling import (
     Heun,
     SampleResult,
     geometric_sigmas,
+    given_sigmas,
     karras_sigmas,
     linear_sigmas,
 )
 from energydiff.training.predict import SampleRequest, draw_samples
 
 SAMPLERS = {"euler": Euler, "heun": Heun}
+Grid = Literal["karras", "geometric", "linear"]
 GRIDS = {"karras": karras_sigmas, "geometric": geometric_sigmas, "linear": linear_sigmas}
 
 
@@ -31,10 +34,12 @@ def sample(
     model: Path,
     num_samples: int = 64,
     sampler: Literal["heun", "euler"] = "heun",
-    steps: int = 18,
-    grid: Literal["karras", "geometric", "linear"] = "karras",
+    steps: int | None = None,
+    grid: Grid | None = None,
+    rho: float | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
+    sigmas: str | None = None,
     seed: int = 0,
     label: int | None = None,
     batch_size: int = 64,
@@ -50,10 +55,12 @@ def sample(
         model: A run folder, a checkpoint or an exported model.
         num_samples: How many; sample i depends on (seed, i) alone.
         sampler: heun (order 2, two evaluations per step) or euler (DDIM).
-        steps: Steps down the noise grid; a final denoising follows.
-        grid: Spacing of the noise levels.
+        steps: Steps down the noise grid, 18 by default; a final denoising follows.
+        grid: Spacing of the noise levels, karras by default.
+        rho: Of the karras grid, 7 by default; the larger, the shorter the steps at low noise.
         sigma_min: Lowest noise; the model's own by default.
         sigma_max: Highest noise; the model's own by default.
+        sigmas: All noise levels instead of a grid, falling and separated by commas: 10,3,1,0.3,0.1
         seed: Of the whole set.
         label: Class index for a model with labels.
         batch_size: Samples at a time on each device.
@@ -69,9 +76,15 @@ def sample(
         if not trace:
             raise UserError("--require_descent needs the record that --trace false switches off.")
     require_room(out, num_samples, record=trace and saved.denoiser.energy is not None)
-    low = saved.sigma_min if sigma_min is None else sigma_min
-    high = saved.sigma_max if sigma_max is None else sigma_max
-    method = SAMPLERS[sampler](GRIDS[grid](steps, low, high), final_denoise=True)
+    if sigmas is None:
+        low = saved.sigma_min if sigma_min is None else sigma_min
+        high = saved.sigma_max if sigma_max is None else sigma_max
+        levels = _spaced(18 if steps is None else steps, grid or "karras", rho, low, high)
+    else:
+        others = {"steps": steps, "grid": grid, "rho": rho}
+        others |= {"sigma_min": sigma_min, "sigma_max": sigma_max}
+        levels = _own(sigmas, [f"--{name}" for name, v in others.items() if v is not None])
+    method = SAMPLERS[sampler](levels, final_denoise=True)
     request = SampleRequest(num_samples, seed, label, batch_size, trace)
     start = time.perf_counter()
     result = draw_samples(saved.denoiser, method, request, devices=devices, accelerator=accelerator)
@@ -81,10 +94,11 @@ def sample(
     settings = {
         "model": str(model),
         "sampler": sampler,
-        "steps": steps,
-        "grid": grid,
-        "sigma_min": low,
-        "sigma_max": high,
+        "steps": len(levels) - 1,
+        "grid": "own" if sigmas else grid or "karras",
+        "sigma_min": levels[-1].item(),
+        "sigma_max": levels[0].item(),
+        "sigmas": levels.tolist(),
         "seed": seed,
         "label": label,
         "final_denoise": True,
@@ -92,6 +106,25 @@ def sample(
     certificate = write_sampling(result, saved, out, settings)
     Console().print(_table(result, certificate, seconds, out))
     return certificate
+
+
+def _spaced(steps: int, grid: Grid, rho: float | None, low: float, high: float) -> Tensor:
+    if rho is None:
+        return GRIDS[grid](steps, low, high)
+    if grid != "karras":
+        raise UserError(f"--rho shapes the karras grid only: leave it out with --grid {grid}.")
+    return karras_sigmas(steps, low, high, rho)
+
+
+def _own(sigmas: str, others: list[str]) -> Tensor:
+    if others:
+        raise UserError(f"--sigmas is the whole noise grid: leave out {' and '.join(others)}.")
+    try:
+        return given_sigmas([float(level) for level in sigmas.strip("[]").split(",")])
+    except ValueError:
+        raise UserError(
+            f"--sigmas must be numbers separated by commas, as in 10,3,1,0.3,0.1; got {sigmas}."
+        ) from None
 
 
 def _table(

@@ -11,7 +11,7 @@ from PIL import Image
 from energydiff.data import open_data
 from energydiff.denoisers import EnergyDenoiser
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
-from energydiff.sampling import Trace, certify
+from energydiff.sampling import Trace, certify, karras_sigmas
 
 COUNT, STEPS = 5, 4
 POINTS = STEPS + 2  # the start, the steps and the final denoising
@@ -171,11 +171,46 @@ def test_descent_required_of_a_baseline_is_a_sentence(
     assert "no energy" in done.sentence
 
 
+def drawn_at(door, model: Path, out: Path, *options: object) -> np.ndarray:
+    """The noise levels of a sampling."""
+    done = door("sample.py", model, "--num_samples", 1, "--out", out, *options)
+    assert done.code == 0, done.err
+    levels = arrays(out / "trace.npz")["sigma"]
+    settings = read_json(out / "certificate.json")["settings"]
+    np.testing.assert_array_equal(settings["sigmas"], levels[:-1])  # then the final denoising
+    assert settings["steps"] == len(levels) - 2
+    return levels[:-1]
+
+
+@pytest.mark.parametrize("sigmas", ["9,2.5,1e-1", "[9, 2.5, 0.1]"])
+def test_a_noise_grid_of_ones_own(sigmas: str, export, door, out: Path) -> None:
+    assert drawn_at(door, export(), out, "--sigmas", sigmas).tolist() == [9, 2.5, 0.1]
+
+
+def test_rho_shapes_the_karras_grid(export, door, tmp_path: Path) -> None:
+    model = export()
+    for rho in (2.0, 7.0):
+        levels = drawn_at(door, model, tmp_path / str(rho), "--steps", 4, "--rho", rho)
+        np.testing.assert_array_equal(levels, karras_sigmas(4, 0.02, 10.0, rho))
+    default = drawn_at(door, model, tmp_path / "default", "--steps", 4)
+    np.testing.assert_array_equal(default, levels)
+
+
 MISTAKES = {
     "label": (["--label", 2], "label is 2, but this model has 2 classes"),
     "negative label": (["--label", -1], "label is -1"),
     "no steps": (["--steps", 0], "steps must be at least 1"),
     "sigma": (["--sigma_min", 5, "--sigma_max", 1], "sigma_min = 5.0 and sigma_max = 1.0"),
+    "sigmas and steps": (["--sigmas", "2,1", "--steps", 18], "leave out --steps"),
+    "sigmas and more": (
+        ["--sigmas", "2,1", "--grid", "karras", "--rho", 7, "--sigma_max", 2],
+        "leave out --grid and --rho and --sigma_max",
+    ),
+    "rising sigmas": (["--sigmas", "1,2"], "a noise grid must fall strictly"),
+    "one sigma": (["--sigmas", "1"], "at least two levels"),
+    "no sigmas": (["--sigmas", "a,b"], "numbers separated by commas"),
+    "rho": (["--rho", 0], "rho must be positive"),
+    "rho elsewhere": (["--rho", 3, "--grid", "linear"], "leave it out with --grid linear"),
     "sigma 0": (["--sigma_min", 0], "sigma_min = 0.0"),
     "nothing": (["--num_samples", 0], "num_samples is 0"),
     "no batch": (["--batch_size", 0], "batch_size is 0"),
