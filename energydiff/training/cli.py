@@ -117,6 +117,12 @@ class EnergyDiffCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        if str(config.trainer.precision) in ("16", "16-mixed", "16-true"):
+            # Loss scaling overflows on purpose now and then, and an overflow stops a run here.
+            raise UserError(
+                f"trainer.precision {config.trainer.precision} is not supported: float16 needs a"
+                " loss scale that may overflow; use bf16-mixed."
+            )
         plain = self.config[self.subcommand] if self.subcommand else self.config
         self.model.config = json.loads(
             self._parser(self.subcommand).dump(plain, format="json", skip_none=False)

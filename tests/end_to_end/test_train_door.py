@@ -117,6 +117,8 @@ MISTAKES = {
     "spread": ([NOISE, "--model.noise.init_args.std=-1"], "noise std is -1"),
     "held out": (["--data.held_out=1.5"], "data.held_out"),
     "unet size": (["--model.backbone.init_args.multipliers=[1,1,1,1,1]"], "image size 8"),
+    "float16": (["--trainer.precision=16-mixed"], "precision 16-mixed is not supported"),
+    "float16, in short": (["--trainer.precision=16"], "use bf16-mixed"),
     "sigma_data": (["--data.sigma_data=-1"], "sigma_data is -1"),
 }
 
