@@ -154,7 +154,7 @@ def rebuild(
         denoiser = _build(description["model"], state, origin)
         normalization = Normalization(**description["normalization"])
         sigma_min, sigma_max = float(description["sigma_min"]), float(description["sigma_max"])
-        classes = tuple(str(name) for name in description["classes"])
+        classes = description["classes"]
     except (
         LookupError,
         TypeError,
@@ -166,6 +166,17 @@ def rebuild(
         raise UserError(f"{origin} does not describe a model: {error}.") from error
     if not 0 < sigma_min < sigma_max < float("inf"):
         raise UserError(f"{origin} has noise levels {sigma_min} to {sigma_max}, which is no range.")
+    if type(denoiser).__name__ != description["model"]["class"]:
+        raise UserError(
+            f"{origin} names the model {description['model']['class']}, but its parametrization"
+            f" makes {type(denoiser).__name__}."
+        )
+    strings = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not strings or len(classes) not in (0, denoiser.num_classes):
+        raise UserError(
+            f"{origin} has classes {classes!r}; they must be a list of {denoiser.num_classes}"
+            " names, as many as the model's classes, or empty."
+        )
     expected = denoiser.state_dict()
     wrong = sorted(
         (expected.keys() ^ state.keys())
@@ -179,7 +190,7 @@ def rebuild(
     denoiser.load_state_dict(dict(state))
     denoiser.eval().requires_grad_(False)
     config = description.get("config") or {}
-    return SavedModel(denoiser, normalization, sigma_min, sigma_max, classes, config)
+    return SavedModel(denoiser, normalization, sigma_min, sigma_max, tuple(classes), config)
 
 
 def _describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def network(backbone: str = "mlp", parametrization: str = "inner_product") -> De
 
 
 def saved(model: Denoiser) -> SavedModel:
-    return SavedModel(model, Normalization(0, 16), 0.03, 7.0, ("zero", "eins", "δύο"), {"a": [1]})
+    classes = ("eins", "δύο")[: model.num_classes]
+    return SavedModel(model, Normalization(0, 16), 0.03, 7.0, classes, {"a": [1]})
 
 
 MEMORIES = {
@@ -315,6 +316,25 @@ def points_without_data(path: Path) -> Path:
     return path
 
 
+def classes_of(value: object) -> Callable[[Path], Path]:
+    def make(path: Path) -> Path:
+        return edit(export(path), lambda d: d.update(classes=value))
+
+    return make
+
+
+def baseline_as_an_energy(path: Path) -> Path:
+    return edit(export(path, network("mlp", "unconstrained")), to_class("EnergyDenoiser"))
+
+
+def energy_as_a_baseline(path: Path) -> Path:
+    return edit(export(path), to_class("UnconstrainedDenoiser"))
+
+
+def to_class(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda d: d["model"].update({"class": name})
+
+
 def memory(path: Path) -> Path:
     return export(path, EVERY["hopfield"]())
 
@@ -367,6 +387,13 @@ REFUSED = [
     (corrupt_weights, "model.safetensors cannot be read"),
     (truncated_weights, "model.safetensors cannot be read"),
     (points_without_data, "does not describe a model"),
+    (classes_of(["one"]), "they must be a list of 2 names"),
+    (classes_of(["one", "two", "three"]), "they must be a list of 2 names"),
+    (classes_of("ab"), "they must be a list of 2 names"),
+    (classes_of([1, 2]), "they must be a list of 2 names"),
+    (classes_of(None), "they must be a list of 2 names"),
+    (baseline_as_an_energy, "EnergyDenoiser, but its parametrization makes Unconstrained"),
+    (energy_as_a_baseline, "UnconstrainedDenoiser, but its parametrization makes Energy"),
     (memory_without_patterns, "does not describe a model.*patterns"),
     (memory_of_more, "do not fit"),
     (unknown_rule, "rule must be hebb or pseudo-inverse"),
