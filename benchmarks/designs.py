@@ -10,6 +10,7 @@ step and of a denoiser call, in units of one plain block, measured in turn withi
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -42,8 +43,8 @@ C, F, A = "convolution", "feedforward", "attention"
 
 @dataclass(frozen=True)
 class Design:
-    """A network on tokens; ``readout`` empty for a plain one, whose loss the energies are held
-    against: those with a convolution against plain networks with one."""
+    """A network on tokens: a for attention, c for convolution and f for feed-forward blocks; A, M
+    and J for the attention, memory and inner-product terms of an energy."""
 
     name: str
     network: str
@@ -68,21 +69,17 @@ def _energy(name: str, trunk: list[str], readout: list[str]) -> Design:
 
 
 DESIGNS = [
-    _plain("plain, 1 × (a f)", A, F),
-    _plain("plain, 2 × (a f)", *[A, F] * 2),
-    _plain("plain, 4 × (a f)", *[A, F] * 4),
-    _plain("plain, 2 × (c f)", *[C, F] * 2),
-    _plain("plain, 4 × (c f)", *[C, F] * 4),
-    _plain("plain, 2 × (c f a f)", *[C, F, A, F] * 2),
+    _plain("plain 1 × (a f)", A, F),
+    _plain("plain 2 × (a f)", *[A, F] * 2),
+    _plain("plain 4 × (a f)", *[A, F] * 4),
+    _plain("plain 2 × (c f)", *[C, F] * 2),
+    _plain("plain 4 × (c f)", *[C, F] * 4),
     Design("published block", "PublishedEnergyTransformer", "scalar", {"depth": 1}),
-    Design("published blocks, sum of 4", "PublishedEnergyTransformer", "scalar", {"depth": 4}),
-    Design("½⟨u, F⟩ of plain 2 × (a f)", "TokenNetwork", "inner_product", {"trunk": [A, F] * 2}),
+    Design("sum of 4 published blocks", "PublishedEnergyTransformer", "scalar", {"depth": 4}),
     _energy("a f a f + J", [A, F] * 2, ["inner_product"]),
-    _energy("c f c + M", [C, F, C], ["memory"]),
     _energy("c f + A M J", [C, F], ["attention", "memory", "inner_product"]),
     _energy("c f c f + J", [C, F] * 2, ["inner_product"]),
     _energy("c f c f + A M J", [C, F] * 2, ["attention", "memory", "inner_product"]),
-    _energy("c f a f + A M J", [C, F, A, F], ["attention", "memory", "inner_product"]),
 ]
 
 
@@ -105,7 +102,8 @@ def main() -> None:
 
 def run_folder(out: Path, design: Design, seed: int) -> Path:
     """Where one design's run with one seed lives."""
-    return out / f"{DESIGNS.index(design):02d}_{seed}"
+    words = re.findall(r"\w+", design.name)
+    return out / f"{'_'.join(words)}_{seed}"
 
 
 def train_all(options: argparse.Namespace) -> None:
