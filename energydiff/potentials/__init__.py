@@ -1,6 +1,8 @@
 """Learned networks: vector backbones F and the scalar potentials φ made of them."""
 
 from energydiff.potentials.backbone import Backbone, Network, ScalarNetwork
+from energydiff.potentials.completion import MaskedCompletion
+from energydiff.potentials.energy_block import EnergyTransformerBlock
 from energydiff.potentials.energy_transformer import EnergyTransformer
 from energydiff.potentials.mlp import MLP
 from energydiff.potentials.potential import InnerProduct, Potential, ScalarOutput, SummedOutput
@@ -13,7 +15,9 @@ __all__ = [
     "MLP",
     "Backbone",
     "EnergyTransformer",
+    "EnergyTransformerBlock",
     "InnerProduct",
+    "MaskedCompletion",
     "Network",
     "Potential",
     "PublishedEnergyTransformer",

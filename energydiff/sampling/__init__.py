@@ -1,6 +1,7 @@
 """Samplers, what they record (trace) and what that proves (certificate)."""
 
 from energydiff.sampling.certificate import Certificate, certify
+from energydiff.sampling.completion import Completion, complete
 from energydiff.sampling.euler import Euler
 from energydiff.sampling.grids import (
     geometric_sigmas,
@@ -16,6 +17,7 @@ from energydiff.sampling.trace import Trace, join_traces
 
 __all__ = [
     "Certificate",
+    "Completion",
     "Euler",
     "Heun",
     "Relaxation",
@@ -24,6 +26,7 @@ __all__ = [
     "Sampler",
     "Trace",
     "certify",
+    "complete",
     "geometric_sigmas",
     "given_sigmas",
     "join_traces",

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from energydiff.errors import UserError
-from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, describe
+from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
 from energydiff.training.console import quiet_lightning
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
@@ -24,6 +24,7 @@ from energydiff.training.guard import NonFiniteGuard
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
 from energydiff.training.progress import Throughput, progress_bar
+from energydiff.training.stream_module import StreamModule
 
 
 class SaveRun(SaveConfigCallback):
@@ -51,10 +52,12 @@ class EnergyDiffCLI(LightningCLI):
     only that is missing; ``validate`` and ``test`` measure it.
     """
 
+    module: type[StreamModule] = DiffusionModule
+
     def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
         quiet_lightning()
         super().__init__(
-            DiffusionModule,
+            self.module,
             DiffusionData,
             save_config_callback=SaveRun,
             save_config_kwargs={"save_to_log_dir": False},
@@ -78,9 +81,21 @@ class EnergyDiffCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(EMA, "ema")
+        self.add_stream_arguments(parser)
         parser.add_lightning_class_args(LyapunovMonitor, "monitor")
         parser.add_lightning_class_args(CalibrateAndExport, "finish")
+        for source, target in (
+            ("shape", "backbone.init_args.shape"),
+            ("num_classes", "backbone.init_args.num_classes"),
+            ("sigma_data", "sigma_data"),
+            ("normalization", "normalization"),
+            ("classes", "classes"),
+        ):
+            parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
+
+    def add_stream_arguments(self, parser: LightningArgumentParser) -> None:
+        """What training on the counted stream takes, whatever is learned."""
+        parser.add_lightning_class_args(EMA, "ema")
         parser.add_argument(
             "--val_every_images", type=int, default=200_000, help="Images between held-out losses."
         )
@@ -97,14 +112,6 @@ class EnergyDiffCLI(LightningCLI):
             "trainer.val_check_interval",
             compute_fn=_batches,
         )
-        for source, target in (
-            ("shape", "backbone.init_args.shape"),
-            ("num_classes", "backbone.init_args.num_classes"),
-            ("sigma_data", "sigma_data"),
-            ("normalization", "normalization"),
-            ("classes", "classes"),
-        ):
-            parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
 
     def instantiate_classes(self) -> None:
         try:
@@ -199,7 +206,7 @@ class EnergyDiffCLI(LightningCLI):
         if not Path(file).is_file():
             raise UserError(f"{file} does not exist: train first, or give --ckpt_path.")
         saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        model = describe(self.model.saved_model())["model"]
+        model = self.model.describe()["model"]
         if saved.get(CHECKPOINT_KEY, {}).get("model") != model:
             raise UserError(
                 f"{file} is of another model than the one configured: choose another"

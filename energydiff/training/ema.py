@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from energydiff.training.module import DiffusionModule
+from energydiff.training.stream_module import StreamModule
 
 
 class EMA(WeightAveraging):
@@ -35,7 +36,7 @@ class EMA(WeightAveraging):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        assert isinstance(pl_module, DiffusionModule)
+        assert isinstance(pl_module, StreamModule)
         self._images_per_step = pl_module.batch_size
         self._images = trainer.global_step * pl_module.batch_size
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.training.module import DiffusionModule
+from energydiff.training.stream_module import StreamModule
 
 
 class NonFiniteError(UserError):
@@ -28,7 +28,7 @@ class NonFiniteGuard(Callback):
         self._indices = batch["index"]
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, DiffusionModule) and pl_module.losses is not None
+        assert isinstance(pl_module, StreamModule) and pl_module.losses is not None
         self._seen.append((pl_module.losses, self._indices))
 
     def on_before_optimizer_step(

@@ -1,22 +1,20 @@
 """The LightningModule: a thin shell around a denoiser, its objective and its optimizer."""
 
-import math
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from energydiff.data import Normalization
 from energydiff.denoisers import Parametrization, build_denoiser
 from energydiff.diffusion import LogNormal, NoiseLevels, denoising_loss
 from energydiff.errors import UserError
 from energydiff.potentials import Network
-from energydiff.saving import CHECKPOINT_KEY, SavedModel, describe
+from energydiff.saving import SavedModel, describe
+from energydiff.training.stream_module import StreamModule
 
 
-class DiffusionModule(pl.LightningModule):
+class DiffusionModule(StreamModule):
     """Trains an energy, or its unconstrained baseline, by denoising score matching.
 
     Args:
@@ -57,12 +55,11 @@ class DiffusionModule(pl.LightningModule):
         classes: tuple[str, ...] = (),
         compile: bool = False,
     ) -> None:
-        super().__init__()
-        if total_images < 1 or warmup_images < 0 or not 0 <= label_dropout <= 1:
-            raise UserError(
-                f"model.total_images = {total_images} must be at least 1, model.warmup_images ="
-                f" {warmup_images} at least 0 and model.label_dropout = {label_dropout} in [0, 1]."
-            )
+        super().__init__(
+            learning_rate, betas, weight_decay, schedule, warmup_images, total_images, batch_size
+        )
+        if not 0 <= label_dropout <= 1:
+            raise UserError(f"model.label_dropout = {label_dropout} must lie in [0, 1].")
         if not 0 < sigma_min < sigma_max:
             raise UserError(
                 f"model.sigma_min = {sigma_min} and model.sigma_max = {sigma_max} must obey"
@@ -73,15 +70,8 @@ class DiffusionModule(pl.LightningModule):
         self.noise = noise or LogNormal()
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
         self.label_dropout = label_dropout
-        self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
-        self.schedule, self.warmup_images = schedule, warmup_images
-        self.total_images, self.batch_size = total_images, batch_size
-        self.held_out_loss = MeanMetric()
-        self.losses: Tensor | None = None  # per image of the last batch, for the non-finite guard
-        self.config: dict[str, Any] = {}
 
     def loss_per_image(self, batch: dict[str, Tensor]) -> Tensor:
-        """The objective on a batch of the stream, (B,)."""
         label = None
         if self.denoiser.num_classes:
             hidden = batch["uniform"][:, 1] < self.label_dropout
@@ -95,40 +85,6 @@ class DiffusionModule(pl.LightningModule):
             label,
         )
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        losses = self.loss_per_image(batch)
-        self.losses = losses.detach()
-        loss = losses.mean()
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._held_out("val/loss", batch)
-
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._held_out("test/loss", batch)
-
-    def _held_out(self, name: str, batch: dict[str, Tensor]) -> None:
-        self.held_out_loss.update(self.loss_per_image(batch))
-        self.log(name, self.held_out_loss, prog_bar=True, on_step=False, on_epoch=True)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.parameters(),
-            lr=self.learning_rate,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
-        )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
-
-    def _learning_rate_factor(self, step: int) -> float:
-        images = step * self.batch_size
-        warmup = min(1.0, (images + self.batch_size) / max(self.warmup_images, 1))
-        if self.schedule == "constant":
-            return warmup
-        return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, images / self.total_images)))
-
     def saved_model(self) -> SavedModel:
         """What an export or a checkpoint keeps of the model."""
         return SavedModel(
@@ -140,5 +96,5 @@ class DiffusionModule(pl.LightningModule):
             self.config,
         )
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CHECKPOINT_KEY] = describe(self.saved_model())
+    def describe(self) -> dict[str, Any]:
+        return describe(self.saved_model())

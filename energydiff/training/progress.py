@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 
-from energydiff.training.module import DiffusionModule
+from energydiff.training.stream_module import StreamModule
 
 
 def progress_bar() -> ProgressBar:
@@ -70,7 +70,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        assert isinstance(pl_module, DiffusionModule)
+        assert isinstance(pl_module, StreamModule)
         now = time.monotonic()
         if self._last is not None:
             images = pl_module.batch_size / trainer.accumulate_grad_batches

@@ -1,0 +1,97 @@
+"""What every module that learns from the counted stream shares: its steps and its optimizer."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from energydiff.errors import UserError
+from energydiff.saving import CHECKPOINT_KEY
+
+
+class StreamModule(pl.LightningModule, ABC):
+    """AdamW on a loss per image of the stream, everything counted in images.
+
+    Args:
+        learning_rate, betas, weight_decay: of AdamW.
+        schedule: ``cosine`` falls to 0 at ``total_images``; ``constant`` stays.
+        warmup_images: the learning rate rises linearly over these.
+        total_images: length of training.
+        batch_size: images per optimizer step, from the data.
+
+    Attributes:
+        losses: per image of the last batch, for the non-finite guard.
+        config: the resolved configuration of the run.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        schedule: Literal["cosine", "constant"],
+        warmup_images: int,
+        total_images: int,
+        batch_size: int,
+    ) -> None:
+        super().__init__()
+        if total_images < 1 or warmup_images < 0:
+            raise UserError(
+                f"model.total_images = {total_images} must be at least 1 and model.warmup_images ="
+                f" {warmup_images} at least 0."
+            )
+        self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
+        self.schedule, self.warmup_images = schedule, warmup_images
+        self.total_images, self.batch_size = total_images, batch_size
+        self.held_out_loss = MeanMetric()
+        self.losses: Tensor | None = None
+        self.config: dict[str, Any] = {}
+
+    @abstractmethod
+    def loss_per_image(self, batch: dict[str, Tensor]) -> Tensor:
+        """The objective on a batch of the stream, (B,)."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the weights, plain data; ``model`` says of what model."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        losses = self.loss_per_image(batch)
+        self.losses = losses.detach()
+        loss = losses.mean()
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self._held_out("val/loss", batch)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self._held_out("test/loss", batch)
+
+    def _held_out(self, name: str, batch: dict[str, Tensor]) -> None:
+        self.held_out_loss.update(self.loss_per_image(batch))
+        self.log(name, self.held_out_loss, prog_bar=True, on_step=False, on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.parameters(),
+            lr=self.learning_rate,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def _learning_rate_factor(self, step: int) -> float:
+        images = step * self.batch_size
+        warmup = min(1.0, (images + self.batch_size) / max(self.warmup_images, 1))
+        if self.schedule == "constant":
+            return warmup
+        return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, images / self.total_images)))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = self.describe()
