@@ -26,6 +26,8 @@ SMALL = [
     "--val_every_images=128",
 ]
 
+SMALL_COMPLETION = ["--model.total_images=128", "--val_every_images=128"]
+
 SMALL_IMAGES = [
     "--data.image_size=16",
     "--data.batch_size=16",
@@ -87,6 +89,8 @@ def test_documented_command_runs(page: str, line: str, copy: Path) -> None:
     command = [sys.executable, *shlex.split(line, comments=True)[1:]]
     if "train.py" in line:
         command += SMALL
+    if "complete.py fit" in line:
+        command += SMALL_COMPLETION
     if "configs/folder" in line:
         command += SMALL_IMAGES
     run(command, copy, page)

@@ -1,4 +1,4 @@
-"""Masked completion by one Energy Transformer block (Hoover et al. 2023, §4).
+"""Masked completion by one Energy Transformer block (Hoover et al. 2023).
 
 Patches become tokens by a linear map, hidden ones are one learned mask token instead; positions are
 added, the block's energy is descended, and a linear map of the normalised tokens gives patches.

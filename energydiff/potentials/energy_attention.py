@@ -4,7 +4,7 @@ With S = QKᵀ, A = softmax over keys and ℓ_C = logsumexp_B S_CB, the weighted
 
     ∂/∂Q = w∘(AK),    ∂/∂K = Aᵀ(w∘Q)
 
-(Hoover et al. 2023, eqs. 3–4 and their gradient). A score is written with these, so training
+(Hoover et al. 2023, arXiv:2302.07253). A score is written with these, so training
 differentiates them once. For cotangents dℓ, d₁, d₂ of ℓ and of the two gradients, with
 M = d₁Kᵀ + Qd₂ᵀ and r = rowsum(A∘M):
 
