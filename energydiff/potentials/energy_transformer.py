@@ -47,7 +47,7 @@ class EnergyTransformer(ScalarNetwork):
         shape: tuple[int, ...],
         patch_size: int = 2,
         width: int = 64,
-        trunk: Sequence[str] = ("convolution", "feedforward"),
+        trunk: Sequence[str] = ("convolution", "feedforward") * 2,
         readout: Sequence[str] = READOUTS,
         heads: int = 4,
         hidden_ratio: int = 4,
