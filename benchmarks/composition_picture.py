@@ -55,7 +55,7 @@ def main() -> None:
 def samples(energy: Energy, count: int) -> tuple[Tensor, Tensor]:
     """At the end of Heun's method, and after 200 Langevin steps at the lowest noise from there."""
     ode = Heun(karras_sigmas(20, LOW, HIGH))(energy, seeds=range(count), trace=False).samples
-    generator, step = torch.Generator().manual_seed(0), 0.01
+    generator, step = torch.Generator().manual_seed(0), 0.003
     x = ode
     for _ in range(200):
         noise = torch.randn(x.shape, generator=generator)
