@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 import energydiff  # first: it makes lightning importable beside a CPU torch
+from energydiff.energies import Guidance
 from energydiff.errors import UserError, sentences
 from energydiff.report.sampling import require_room, write_sampling
 from energydiff.sampling import (
@@ -42,6 +44,7 @@ def sample(
     sigmas: str | None = None,
     seed: int = 0,
     label: int | None = None,
+    guidance: float | None = None,
     batch_size: int = 64,
     devices: int = 1,
     accelerator: str = "auto",
@@ -63,6 +66,7 @@ def sample(
         sigmas: All noise levels instead of a grid, falling and separated by commas: 10,3,1,0.3,0.1
         seed: Of the whole set.
         label: Class index for a model with labels.
+        guidance: Weight w of classifier-free guidance, (1+w) E(x, label) − w E(x); needs a label.
         batch_size: Samples at a time on each device.
         devices: How many devices share the work.
         accelerator: As in Lightning: auto, cpu, gpu, mps.
@@ -71,6 +75,10 @@ def sample(
         require_descent: Refuse what cannot be certified before sampling it.
     """
     saved = energydiff.open_model(model)
+    if guidance is not None:
+        saved = replace(saved, denoiser=Guidance(saved.denoiser, guidance))
+        if label is None:
+            raise UserError("--guidance needs a --label to guide towards.")
     if require_descent:
         saved.denoiser.require_energy()
         if not trace:
@@ -101,6 +109,7 @@ def sample(
         "sigmas": levels.tolist(),
         "seed": seed,
         "label": label,
+        "guidance": guidance,
         "final_denoise": True,
     }
     certificate = write_sampling(result, saved, out, settings)

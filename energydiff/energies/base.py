@@ -68,11 +68,17 @@ class Energy(Denoiser):
     """A scalar energy E(x, σ) in nats. A subclass writes only ``forward``.
 
     A subclass may also override ``value_and_grad`` with an analytic gradient, which must equal
-    autograd's. Attribute ``exact``: E is the true −log p_σ of some data density, so the theorems
-    on the Lyapunov function hold for it and a certificate may say ``proved``.
+    autograd's.
+
+    Attributes:
+        exact: E is the true −log p_σ of some data density, so the theorems on the Lyapunov function
+            hold for it and a certificate may say ``proved``.
+        densities: n, how many noised densities E multiplies: 1 unless composed. V takes the
+            noise's constant out of E that many times, so the V of a sum is the sum of the V's.
     """
 
     exact: bool = False
+    densities: float = 1.0
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
@@ -120,13 +126,14 @@ class Energy(Denoiser):
         return x - per_sample(sigma, x).square() * grad
 
     def free_energy(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        """The Lyapunov function V = σ² [E − (d/2) log 2πσ²], (B,), in squared units of x."""
+        """The Lyapunov function V = σ² [E − n (d/2) log 2πσ²], (B,), in squared units of x."""
         return self.energy_to_free_energy(self(x, sigma, label), sigma)
 
     def energy_to_free_energy(self, energy: Tensor, sigma: Sigma) -> Tensor:
         """V from an energy already evaluated at the same point; (B,) to (B,)."""
         sigma = torch.as_tensor(sigma, dtype=energy.dtype, device=energy.device)
-        return sigma**2 * (energy - 0.5 * self.dim * torch.log(2 * math.pi * sigma**2))
+        constant = 0.5 * self.densities * self.dim
+        return sigma**2 * (energy - constant * torch.log(2 * math.pi * sigma**2))
 
     def noise_derivative(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """∂E/∂log σ at fixed x, (B,), nats. Its mean over noisy data is 0 for a true density."""

@@ -137,6 +137,29 @@ def test_a_label_is_passed_on(export, door, tmp_path: Path) -> None:
     assert not np.allclose(drawn[0], drawn[1])
 
 
+def test_guidance_is_applied_recorded_and_certified(export, door, tmp_path: Path) -> None:
+    """w = 0 is the conditional model; a larger w samples another energy, watched like any other."""
+    drawn = {}
+    for name, options in {"plain": [], "0": ["--guidance", 0], "3": ["--guidance", 3]}.items():
+        out = tmp_path / name
+        options += ["--num_samples", 2, "--steps", 2, "--label", 1, "--out", out]
+        assert door("sample.py", export(classes=2), *options, "--accelerator", "cpu").code == 0
+        drawn[name] = arrays(out / "samples.npz")["samples"]
+    np.testing.assert_allclose(drawn["0"], drawn["plain"], rtol=1e-5, atol=1e-5)
+    assert not np.allclose(drawn["3"], drawn["plain"], atol=1e-3)
+    written = read_json(tmp_path / "3" / "certificate.json")
+    assert written["settings"]["guidance"] == 3 and written["claim"] == "observed"
+
+
+def test_guidance_of_a_model_without_classes_or_energy_is_a_sentence(
+    export, door, baseline: Denoiser, out: Path
+) -> None:
+    options = ["--out", out, "--accelerator", "cpu", "--label", 0, "--guidance", 1]
+    assert "guidance needs an energy with classes" in door("sample.py", export(), *options).sentence
+    assert "no energy" in door("sample.py", export(baseline), *options).sentence
+    assert not out.exists()
+
+
 def test_the_training_set_as_a_model_is_proved_to_descend(export, door, out: Path) -> None:
     """A closed form: Euler steps of an exact energy fall under the theorem."""
     source = open_data("digits").train
@@ -199,6 +222,7 @@ def test_rho_shapes_the_karras_grid(export, door, tmp_path: Path) -> None:
 MISTAKES = {
     "label": (["--label", 2], "label is 2, but this model has 2 classes"),
     "negative label": (["--label", -1], "label is -1"),
+    "no label": (["--guidance", 1], "--guidance needs a --label"),
     "no steps": (["--steps", 0], "steps must be at least 1"),
     "sigma": (["--sigma_min", 5, "--sigma_max", 1], "sigma_min = 5.0 and sigma_max = 1.0"),
     "sigmas and steps": (["--sigmas", "2,1", "--steps", 18], "leave out --steps"),

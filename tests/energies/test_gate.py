@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from energydiff.denoisers import build_denoiser
-from energydiff.energies import EmpiricalData, Energy, GaussianMixture
+from energydiff.energies import EmpiricalData, Energy, GaussianMixture, Guidance, Mixture, Sum
 from energydiff.errors import UserError
 from energydiff.potentials import MLP, UNet
 
@@ -57,9 +57,17 @@ def points() -> Energy:
     return EmpiricalData(torch.randn(4, *SHAPE))
 
 
-BUILDERS = {f.__name__: f for f in (mlp, unet, mixture, points)}
+def mixed() -> Energy:
+    return Mixture([Sum([mlp(), mixture()], [0.7, 0.3]), points()], [1, 2])
+
+
+def guided() -> Energy:
+    return Guidance(mlp(), 1.5)
+
+
+BUILDERS = {f.__name__: f for f in (mlp, unet, mixture, points, mixed, guided)}
 every_energy = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
-learned = pytest.mark.parametrize("build", [mlp, unet])
+learned = pytest.mark.parametrize("build", [mlp, unet, mixed, guided])
 
 
 def inputs(energy: Energy) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -1,0 +1,235 @@
+"""Energies made of energies.
+
+    Sum           E = Σ w_k E_k                      product of experts, p ∝ Π p_k^w_k
+    Negation      E = −E_1                           as a term of a sum: samples are repelled
+    Temperature   E = E_1/T                          p ∝ p_1^(1/T)
+    Mixture       E = −log Σ w_k exp(−E_k)           p = Σ w_k p_k
+    Guidance      E = (1+w) E(·, label) − w E(·)     p ∝ p(x) p(label | x)^(1+w)
+
+Each acts at one noise level σ. Convolution with noise passes through a mixture, so the mixture of
+true densities is one. It does not pass through a product or a power: those are no noised density of
+anything, ODE sampling of them is approximate, and what is right is the density at fixed σ.
+
+Source: Hinton 2002 (products of experts); Ho & Salimans 2022 (arXiv:2207.12598), eq. 6; Du et al.
+2023 (arXiv:2302.11552).
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from energydiff.energies.base import (
+    Denoiser,
+    Energy,
+    Sigma,
+    per_sample,
+    require_labels,
+    require_samples,
+)
+from energydiff.errors import UserError
+
+Weights = Sequence[float] | Tensor
+
+
+class Composition(Energy):
+    """E = f(E_1, …, E_K) with ∇E = Σ_k (∂f/∂E_k) ∇E_k. A subclass writes ``combine``.
+
+    A label goes to the members that take labels, which must all have the same classes.
+
+    Args:
+        energies: the K members, energies of samples of one shape.
+        weights: w_k, (K,).
+
+    Raises:
+        NoEnergyError: a member is an unconstrained denoiser.
+    """
+
+    def __init__(self, energies: Sequence[Denoiser], weights: Weights) -> None:
+        super().__init__()
+        name = type(self).__name__
+        members = [_energy(name, energy) for energy in energies]
+        if not members:
+            raise UserError(f"{name} needs at least one energy, got none.")
+        self.weights = tuple(float(weight) for weight in weights)
+        if len(self.weights) != len(members) or not all(map(math.isfinite, self.weights)):
+            raise UserError(
+                f"weights must be {len(members)} finite numbers, one per energy, got"
+                f" {list(self.weights)}."
+            )
+        shapes = sorted({tuple(member.shape) for member in members})
+        if len(shapes) > 1:
+            raise UserError(f"{name} needs energies of samples of one shape, got {shapes}.")
+        classes = sorted({member.num_classes for member in members} - {0})
+        if len(classes) > 1:
+            raise UserError(f"{name} needs labelled energies of the same classes, got {classes}.")
+        self.shape = shapes[0]
+        self.num_classes = max(classes, default=0)
+        self.members = nn.ModuleList(members)
+        pairs = zip(self.weights, members, strict=True)
+        self.densities = sum(weight * member.densities for weight, member in pairs)
+
+    @abstractmethod
+    def combine(self, energies: Tensor) -> tuple[Tensor, Tensor]:
+        """E (B,) and its slopes ∂E/∂E_k (K, B) from the members' E_k (K, B)."""
+
+    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        energies = [member(x, sigma, own) for member, own in self._labelled(label)]
+        return self.combine(torch.stack(energies))[0]
+
+    def value_and_grad(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """From the members' own, each by its closed form where it has one."""
+        require_samples(self, x)
+        require_labels(self, x, label)
+        parts = [member.value_and_grad(x, sigma, own) for member, own in self._labelled(label)]
+        energy, slopes = self.combine(torch.stack([value for value, _ in parts]))
+        terms = [per_sample(s, g) * g for s, (_, g) in zip(slopes, parts, strict=True)]
+        return energy, torch.stack(terms).sum(0)
+
+    def _labelled(self, label: Tensor | None) -> list[tuple[Energy, Tensor | None]]:
+        """Each member with the label it is to be given."""
+        pairs = []
+        for member in self.members:
+            assert isinstance(member, Energy)
+            pairs.append((member, label if member.num_classes else None))
+        return pairs
+
+    def extra_repr(self) -> str:
+        return f"weights={self.weights}"
+
+
+class Sum(Composition):
+    """E = Σ w_k E_k: the product of experts, p ∝ Π p_k^w_k.
+
+    Its V is Σ w_k V_k. A negative weight repels; p exists only if the positive ones confine it.
+
+    Args:
+        energies: the K members.
+        weights: any finite numbers, (K,); 1 if not given.
+    """
+
+    def __init__(self, energies: Sequence[Denoiser], weights: Weights | None = None) -> None:
+        super().__init__(energies, [1.0] * len(energies) if weights is None else weights)
+
+    def combine(self, energies: Tensor) -> tuple[Tensor, Tensor]:
+        weights = energies.new_tensor(self.weights)[:, None].expand_as(energies)
+        return (weights * energies).sum(0), weights
+
+
+class Negation(Sum):
+    """E = −E_1. Alone it has no density: it is made to be a term of a :class:`Sum`."""
+
+    def __init__(self, energy: Denoiser) -> None:
+        super().__init__([energy], [-1.0])
+
+
+class Temperature(Sum):
+    """E = E_1/T, p ∝ p_1^(1/T): T < 1 sharpens, T > 1 flattens.
+
+    Args:
+        energy: the member.
+        temperature: T > 0.
+    """
+
+    def __init__(self, energy: Denoiser, temperature: float) -> None:
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise UserError(f"temperature must be a positive number, got {temperature}.")
+        super().__init__([energy], [1 / temperature])
+
+
+class Mixture(Composition):
+    """E = −log Σ w_k exp(−E_k), p = Σ w_k p_k; ∇E averages ∇E_k with the posterior of k.
+
+    It is ``exact`` if every member is. With learned members the shares mean something only once
+    their gauges are calibrated: a constant added to one E_k changes its share.
+
+    Args:
+        energies: the K members.
+        weights: w_k > 0, (K,), normalised here; equal if not given.
+    """
+
+    def __init__(self, energies: Sequence[Denoiser], weights: Weights | None = None) -> None:
+        shares = [1.0] * len(energies) if weights is None else [float(w) for w in weights]
+        if not all(0 < share < math.inf for share in shares):
+            raise UserError(f"weights of a Mixture must be positive numbers, got {shares}.")
+        super().__init__(energies, [share / sum(shares) for share in shares])
+        self.exact = all(member.exact for member, _ in self._labelled(None))
+
+    def combine(self, energies: Tensor) -> tuple[Tensor, Tensor]:
+        logits = energies.new_tensor(self.weights).log()[:, None] - energies
+        return -logits.logsumexp(0), logits.softmax(0)
+
+
+class Guidance(Energy):
+    """Classifier-free guidance, E = (1+w) E(x, σ, label) − w E(x, σ).
+
+    w = 0 is the conditional energy, as in the source; a "guidance scale" s elsewhere is 1 + w. Both
+    energies come from one call on a batch of twice the size. Unlabelled samples keep E(x, σ).
+
+    Args:
+        energy: an energy with classes that also knows samples without a label.
+        weight: w, finite.
+
+    Source: Ho & Salimans 2022 (arXiv:2207.12598), eq. 6.
+    """
+
+    def __init__(self, energy: Denoiser, weight: float) -> None:
+        super().__init__()
+        self.member = _energy("Guidance", energy)
+        if self.member.num_classes == 0:
+            raise UserError(
+                f"guidance needs an energy with classes, and this {type(self.member).__name__} has"
+                " none: train one with labels."
+            )
+        if not math.isfinite(weight):
+            raise UserError(f"the weight of guidance must be a finite number, got {weight}.")
+        self.weight = weight
+        self.shape = self.member.shape
+        self.num_classes = self.member.num_classes
+        self.densities = self.member.densities
+
+    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        if label is None:
+            return self.member(x, sigma)
+        return self._guided(self.member(*_twice(x, sigma, label)))
+
+    def value_and_grad(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        require_samples(self, x)
+        require_labels(self, x, label)
+        if label is None:
+            return self.member.value_and_grad(x, sigma)
+        energy, grad = self.member.value_and_grad(*_twice(x, sigma, label))
+        return self._guided(energy), self._guided(grad)
+
+    def _guided(self, both: Tensor) -> Tensor:
+        conditional, unlabelled = both.chunk(2)
+        return conditional + self.weight * (conditional - unlabelled)
+
+    def extra_repr(self) -> str:
+        return f"weight={self.weight}"
+
+
+def _twice(x: Tensor, sigma: Sigma, label: Tensor) -> tuple[Tensor, Sigma, Tensor]:
+    """The batch with its labels, then again without."""
+    if isinstance(sigma, Tensor):
+        sigma = sigma.expand(len(x)).repeat(2)
+    return torch.cat([x, x]), sigma, torch.cat([label, torch.full_like(label, -1)])
+
+
+def _energy(name: str, member: Denoiser) -> Energy:
+    """The member's energy; ``UserError`` if it cannot be composed."""
+    if not isinstance(member, Denoiser):
+        raise UserError(f"{name} is made of energies, got {type(member).__name__}.")
+    energy = member.require_energy()
+    if not hasattr(energy, "shape"):
+        raise UserError(
+            f"this {type(energy).__name__} has no sample shape yet: store its patterns before"
+            " composing it."
+        )
+    return energy
