@@ -12,9 +12,6 @@ import json
 import os
 import re
 import statistics
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +24,13 @@ from torch import nn
 
 from benchmarks.cost import denoiser_call, training_step
 from benchmarks.measure import timings
+from benchmarks.runs import train_missing
+from energydiff import potentials
 from energydiff.data import open_data
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser
-from energydiff.errors import UserError, sentences
+from energydiff.errors import sentences
 from energydiff.evaluation import held_out_losses
-from energydiff.progress import progress
 from energydiff.saving import open_model
 
 CONFIG = Path("configs/fashion_mnist/energy_transformer.yaml")
@@ -90,7 +88,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/designs"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--total_images", type=int, help="instead of the configuration's own")
     options = parser.parse_args()
     with sentences():
         torch.set_num_threads(1)
@@ -107,42 +104,21 @@ def run_folder(out: Path, design: Design, seed: int) -> Path:
 
 
 def train_all(options: argparse.Namespace) -> None:
-    """Train every design and seed that has no export yet, ``jobs`` at a time."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    todo = [(design, seed) for seed in options.seeds for design in DESIGNS]
-
-    def train(job: tuple[Design, int]) -> None:
-        design, seed = job
-        run = run_folder(options.out, design, seed)
-        command = [
-            *(sys.executable, "train.py", "fit", "--config", str(CONFIG)),
-            *("--data.root", str(options.root), "--seed_everything", str(seed)),
-            *("--trainer.default_root_dir", str(run)),
-            *("--model.parametrization", design.parametrization, "--finish.evaluations", "0"),
-            "--model.backbone",
-            json.dumps(
-                {
-                    "class_path": f"energydiff.potentials.{design.network}",
-                    "init_args": {"patch_size": 4, "width": 64} | design.arguments,
-                }
-            ),
-        ]
-        if options.total_images:
-            command += ["--model.total_images", str(options.total_images)]
-        with run.with_suffix(".log").open("a") as log:
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            code = subprocess.run(
-                command, stdout=log, stderr=log, env=environment, check=False
-            ).returncode
-        if code:
-            raise UserError(f"training {design.name!r} failed; see {run.with_suffix('.log')}.")
-
-    with (
-        ThreadPoolExecutor(options.jobs) as pool,
-        progress("Training", len(todo)) as tell,
-    ):
-        for done, _ in enumerate(pool.map(train, todo), start=1):
-            tell(done)
+    """Train every design with every seed."""
+    runs = {}
+    for seed in options.seeds:
+        for design in DESIGNS:
+            backbone = {
+                "class_path": f"energydiff.potentials.{design.network}",
+                "init_args": {"patch_size": 4, "width": 64} | design.arguments,
+            }
+            runs[run_folder(options.out, design, seed)] = [
+                *("--config", str(CONFIG), "--data.root", str(options.root)),
+                *("--seed_everything", str(seed), "--finish.evaluations", "0"),
+                *("--model.parametrization", design.parametrization),
+                *("--model.backbone", json.dumps(backbone)),
+            ]
+    train_missing(runs, options.jobs)
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -174,8 +150,6 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _built(design: Design) -> Denoiser:
     """The design at random weights that leave no layer at zero."""
-    import energydiff.potentials as potentials
-
     torch.manual_seed(0)
     network = getattr(potentials, design.network)(
         (1, 28, 28), patch_size=4, width=64, **design.arguments

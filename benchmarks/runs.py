@@ -1,0 +1,33 @@
+"""Trainings by ``train.py``, several at a time; what is trained already is kept."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from energydiff.errors import UserError
+from energydiff.progress import progress
+
+
+def train_missing(runs: Mapping[Path, Sequence[str]], jobs: int) -> None:
+    """Train every run folder that has no export yet, with these arguments of ``train.py fit``."""
+
+    def train(run: Path) -> None:
+        run.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "train.py", "fit", *runs[run]]
+        command += ["--trainer.default_root_dir", str(run)]
+        log = run.with_name(run.name + ".log")
+        with log.open("a") as stream:
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            done = subprocess.run(
+                command, stdout=stream, stderr=stream, env=environment, check=False
+            )
+        if done.returncode:
+            raise UserError(f"training {run} failed; see {log}.")
+
+    missing = [run for run in runs if not (run / "export" / "model.yaml").is_file()]
+    with ThreadPoolExecutor(jobs) as pool, progress("Training", len(missing)) as tell:
+        for done, _ in enumerate(pool.map(train, missing), start=1):
+            tell(done)

@@ -1,0 +1,138 @@
+"""The Energy Transformer beside diffusion transformers without an energy, on digits.
+
+    python -m benchmarks.transformers [--seeds 0 1 2] [--out runs/transformers]
+
+The plain transformer of two blocks has as many parameters, that of four blocks costs a little more
+to train; all see the same images and noise. What is trained already is kept. Prints held-out loss,
+Fréchet distance in digit-classifier features of 1,000 samples, and cost measured in turn.
+"""
+
+import argparse
+import json
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cost import denoiser_call, training_step
+from benchmarks.demo import DigitFeatures, measured, timed_samples
+from benchmarks.measure import timings
+from benchmarks.runs import train_missing
+from energydiff.data import open_data
+from energydiff.errors import sentences
+from energydiff.saving import open_model
+
+SAMPLES = 1_000
+CONFIGS = Path("configs/digits")
+ARMS: dict[str, list[str]] = {
+    "energy transformer": ["--config", str(CONFIGS / "energy_transformer.yaml")],
+    "plain transformer, 2 blocks": [
+        *("--config", str(CONFIGS / "baseline_transformer.yaml")),
+        *("--model.backbone.init_args.depth", "2"),
+    ],
+    "plain transformer, 4 blocks": ["--config", str(CONFIGS / "baseline_transformer.yaml")],
+}
+
+
+def main() -> None:
+    """Train what is missing, measure all, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/transformers"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with sentences():
+        runs = {
+            run_folder(options.out, arm, seed): [*arguments, "--seed_everything", str(seed)]
+            for seed in options.seeds
+            for arm, arguments in ARMS.items()
+        }
+        train_missing(runs, options.jobs)
+        rows = measure(options.out, options.seeds)
+        (options.out / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
+        Console().print(table(rows))
+
+
+def run_folder(out: Path, arm: str, seed: int) -> Path:
+    """Where one arm's run with one seed lives."""
+    return out / f"{arm.replace(',', '').replace(' ', '_')}_{seed}"
+
+
+def measure(out: Path, seeds: list[int]) -> list[dict[str, Any]]:
+    """Quality of every run, and cost of every arm in units of the last."""
+    data = open_data("digits", labels=True)
+    features = DigitFeatures(data.train, data.held_out)
+    rows = []
+    for arm in ARMS:
+        qualities = []
+        for seed in seeds:
+            model = open_model(run_folder(out, arm, seed))
+            samples, _ = timed_samples(model, SAMPLES)
+            qualities.append(measured(model, samples, data.held_out, features))
+        rows.append(
+            {
+                "arm": arm,
+                "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+                "losses": [quality["heldout_loss"] for quality in qualities],
+                "frechet": [quality["frechet"] for quality in qualities],
+                "rises": [quality["rises"] for quality in qualities],
+            }
+        )
+    for trains, name in ((True, "step"), (False, "call")):
+        for row, ratio in zip(rows, _costs(out, seeds[0], trains), strict=True):
+            row[name] = ratio
+    return rows
+
+
+def _costs(out: Path, seed: int, trains: bool, images: int = 64, rounds: int = 25) -> list[float]:
+    """Processor time in units of the last arm, medians over rounds taken in turn."""
+    x = 0.85 * torch.randn(images, 1, 8, 8)
+    work = {}
+    for arm in reversed(ARMS):
+        model = open_model(run_folder(out, arm, seed)).denoiser.train(trains)
+        model.requires_grad_(trains)
+        work[arm] = (
+            training_step(model, model.denoise, x) if trains else denoiser_call(model.denoise, x)
+        )
+    taken = timings(work, rounds, "cpu")
+    return [taken[arm].ratio for arm in ARMS]
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Means over seeds, with each seed behind."""
+    result = Table(title="digits; cost in units of the plain transformer of 4 blocks")
+    for column in (
+        "",
+        "parameters",
+        "training step",
+        "denoiser call",
+        "held-out loss",
+        "Fréchet distance",
+        "V rose",
+    ):
+        result.add_column(column)
+    for row in rows:
+        result.add_row(
+            row["arm"],
+            f"{row['parameters']:,}",
+            f"{row['step']:.2f}",
+            f"{row['call']:.2f}",
+            _mean_and_each(row["losses"], 4),
+            _mean_and_each(row["frechet"], 1),
+            "no energy" if row["rises"][0] is None else str(sum(row["rises"])),
+        )
+    return result
+
+
+def _mean_and_each(values: list[float], digits: int) -> str:
+    each = " ".join(f"{value:.{digits}f}" for value in values)
+    return f"{statistics.mean(values):.{digits}f} ({each})"
+
+
+if __name__ == "__main__":
+    main()
