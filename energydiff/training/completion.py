@@ -17,6 +17,9 @@ from energydiff.training.stream_module import StreamModule
 FORMAT = "energydiff-completion-1"
 
 
+PARTS = ("squared_error",)
+
+
 class CompletionModule(StreamModule):
     """Trains a :class:`MaskedCompletion` by mean squared error on hidden pixels.
 
@@ -45,18 +48,25 @@ class CompletionModule(StreamModule):
         batch_size: int = 64,
     ) -> None:
         super().__init__(
-            learning_rate, betas, weight_decay, schedule, warmup_images, total_images, batch_size
+            learning_rate,
+            betas,
+            weight_decay,
+            schedule,
+            warmup_images,
+            total_images,
+            batch_size,
+            PARTS,
         )
         low, high = hidden_share
         if not 0 <= low <= high <= 1:
             raise UserError(f"model.hidden_share {low}, {high} must rise within [0, 1].")
         self.network, self.normalization, self.hidden_share = network, normalization, (low, high)
 
-    def loss_per_image(self, batch: dict[str, Tensor]) -> Tensor:
+    def loss_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         low, high = self.hidden_share
         share = low + (high - low) * batch["uniform"][:, 0]
         hidden = self.network.hide(batch["noise"], share)
-        return self.network.loss(self.normalization.encode(batch["raw"]), hidden)
+        return {PARTS[0]: self.network.loss(self.normalization.encode(batch["raw"]), hidden)}
 
     def describe(self) -> dict[str, Any]:
         arguments = self.network.config | {"shape": list(self.network.shape)}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from energydiff.data import Normalization
 from energydiff.denoisers import Parametrization, build_denoiser
-from energydiff.diffusion import LogNormal, NoiseLevels, denoising_loss
+from energydiff.diffusion import DenoisingScoreMatching, LogNormal, NoiseLevels, Objective
 from energydiff.errors import UserError
 from energydiff.potentials import Network
 from energydiff.saving import SavedModel, describe
@@ -15,7 +15,7 @@ from energydiff.training.stream_module import StreamModule
 
 
 class DiffusionModule(StreamModule):
-    """Trains an energy, or its unconstrained baseline, by denoising score matching.
+    """Trains an energy, or its unconstrained baseline.
 
     Args:
         backbone: the network; its shape and classes come from the data.
@@ -23,6 +23,7 @@ class DiffusionModule(StreamModule):
         normalization: raw values to model coordinates, from the data.
         parametrization: ``inner_product`` or ``sum`` (energies of a vector backbone), ``scalar``
             (a network that is an energy by itself), or ``unconstrained``.
+        objective: what is minimised; denoising score matching by default.
         noise: distribution of σ in training.
         sigma_min, sigma_max: the noise levels to sample and calibrate between.
         label_dropout: share of labels hidden, so that the model also learns without one.
@@ -41,6 +42,7 @@ class DiffusionModule(StreamModule):
         sigma_data: float,
         normalization: Normalization,
         parametrization: Parametrization = "inner_product",
+        objective: Objective | None = None,
         noise: NoiseLevels | None = None,
         sigma_min: float = 0.02,
         sigma_max: float = 80.0,
@@ -55,8 +57,16 @@ class DiffusionModule(StreamModule):
         classes: tuple[str, ...] = (),
         compile: bool = False,
     ) -> None:
+        objective = objective or DenoisingScoreMatching()
         super().__init__(
-            learning_rate, betas, weight_decay, schedule, warmup_images, total_images, batch_size
+            learning_rate,
+            betas,
+            weight_decay,
+            schedule,
+            warmup_images,
+            total_images,
+            batch_size,
+            objective.parts,
         )
         if not 0 <= label_dropout <= 1:
             raise UserError(f"model.label_dropout = {label_dropout} must lie in [0, 1].")
@@ -67,16 +77,19 @@ class DiffusionModule(StreamModule):
             )
         self.denoiser = build_denoiser(backbone, sigma_data, parametrization, compile)
         self.normalization, self.classes = normalization, tuple(classes)
+        self.objective = objective
+        if objective.fixes_gauge:
+            self.denoiser.require_energy()
         self.noise = noise or LogNormal()
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
         self.label_dropout = label_dropout
 
-    def loss_per_image(self, batch: dict[str, Tensor]) -> Tensor:
+    def loss_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         label = None
         if self.denoiser.num_classes:
             hidden = batch["uniform"][:, 1] < self.label_dropout
             label = torch.where(hidden, -1, batch["label"])
-        return denoising_loss(
+        return self.objective(
             self.denoiser,
             self.normalization.encode(batch["raw"]),
             self.noise.quantile(batch["uniform"][:, 0]),

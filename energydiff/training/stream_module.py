@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -22,6 +23,7 @@ class StreamModule(pl.LightningModule, ABC):
         warmup_images: the learning rate rises linearly over these.
         total_images: length of training.
         batch_size: images per optimizer step, from the data.
+        parts: names of the parts of the loss, each logged where there are several.
 
     Attributes:
         losses: per image of the last batch, for the non-finite guard.
@@ -37,6 +39,7 @@ class StreamModule(pl.LightningModule, ABC):
         warmup_images: int,
         total_images: int,
         batch_size: int,
+        parts: Sequence[str],
     ) -> None:
         super().__init__()
         if total_images < 1 or warmup_images < 0:
@@ -47,34 +50,40 @@ class StreamModule(pl.LightningModule, ABC):
         self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
         self.schedule, self.warmup_images = schedule, warmup_images
         self.total_images, self.batch_size = total_images, batch_size
-        self.held_out_loss = MeanMetric()
+        logged = ("loss", *parts) if len(parts) > 1 else ("loss",)
+        self.held_out = torch.nn.ModuleDict({name: MeanMetric() for name in logged})
         self.losses: Tensor | None = None
         self.config: dict[str, Any] = {}
 
     @abstractmethod
-    def loss_per_image(self, batch: dict[str, Tensor]) -> Tensor:
-        """The objective on a batch of the stream, (B,)."""
+    def loss_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The parts of the objective on a batch of the stream, each (B,); their sum is the loss."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the weights, plain data; ``model`` says of what model."""
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        losses = self.loss_per_image(batch)
-        self.losses = losses.detach()
-        loss = losses.mean()
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
+        values = _with_total(self.loss_parts(batch))
+        self.losses = values["loss"].detach()
+        for name in self.held_out:
+            self.log(f"train/{name}", values[name].mean(), prog_bar=name == "loss")
+        return values["loss"].mean()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._held_out("val/loss", batch)
+        self._held_out("val", batch)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._held_out("test/loss", batch)
+        self._held_out("test", batch)
 
-    def _held_out(self, name: str, batch: dict[str, Tensor]) -> None:
-        self.held_out_loss.update(self.loss_per_image(batch))
-        self.log(name, self.held_out_loss, prog_bar=True, on_step=False, on_epoch=True)
+    def _held_out(self, stage: str, batch: dict[str, Tensor]) -> None:
+        values = _with_total(self.loss_parts(batch))
+        for name, metric in self.held_out.items():
+            assert isinstance(metric, MeanMetric)
+            metric.update(values[name])
+            self.log(
+                f"{stage}/{name}", metric, prog_bar=name == "loss", on_step=False, on_epoch=True
+            )
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -95,3 +104,8 @@ class StreamModule(pl.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.describe()
+
+
+def _with_total(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parts and their sum, ``loss``, each (B,)."""
+    return parts | {"loss": torch.stack(list(parts.values())).sum(0)}
