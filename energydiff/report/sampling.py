@@ -24,7 +24,7 @@ TRACE_MEANING = {
     "landscape": "V(x', sigma') - V(x', sigma): the change of noise at a fixed point,"
     " (steps, samples); descent + landscape is the change of free_energy",
     "bound": "eta (1 - eta/2) |grad V|^2 for the eta of the step taken, 1 - sigma'/sigma unless a"
-    " guard shortened it: for an exact energy an Euler step has descent <= -bound, (steps, samples)",
+    " guard shortened it: an exact energy's Euler step has descent <= -bound, (steps, samples)",
     "x_norm": "norm of x at each point, the scale of its rounding, (points, samples)",
     "fallbacks": "proposals refused at each step, by a guard or by Metropolis, (steps, samples)",
 }

@@ -5,6 +5,7 @@ from energydiff.sampling.armijo import Armijo
 from energydiff.sampling.certificate import Certificate, certify, rising
 from energydiff.sampling.churn import Churn
 from energydiff.sampling.completion import Completion, complete
+from energydiff.sampling.curvature import Curvature, curvature, noise_slope
 from energydiff.sampling.dpm_solver import DPMSolver2M
 from energydiff.sampling.euler import Euler
 from energydiff.sampling.gradient_descent import GradientDescent, resting_norm
@@ -17,6 +18,7 @@ from energydiff.sampling.grids import (
 from energydiff.sampling.guard import GuardedEuler, GuardedHeun
 from energydiff.sampling.heun import Heun
 from energydiff.sampling.hmc import HMC
+from energydiff.sampling.inverse import LinearInverse
 from energydiff.sampling.langevin import Langevin
 from energydiff.sampling.mala import MALA
 from energydiff.sampling.nesterov import Nesterov
@@ -34,6 +36,7 @@ __all__ = [
     "Churn",
     "Claims",
     "Completion",
+    "Curvature",
     "DPMSolver2M",
     "Euler",
     "GradientDescent",
@@ -41,6 +44,7 @@ __all__ = [
     "GuardedHeun",
     "Heun",
     "Langevin",
+    "LinearInverse",
     "Nesterov",
     "Relaxation",
     "Retrieval",
@@ -49,11 +53,13 @@ __all__ = [
     "Trace",
     "certify",
     "complete",
+    "curvature",
     "geometric_sigmas",
     "given_sigmas",
     "join_traces",
     "karras_sigmas",
     "linear_sigmas",
+    "noise_slope",
     "relax",
     "resting_norm",
     "retrieve",

@@ -33,7 +33,8 @@ class Certificate:
         landscape_rises: steps whose landscape part (the change of σ at fixed x) raised V.
         bound_misses: steps whose descent part fell by less than theory grants an exact energy.
         armijo_min, armijo_median: the descent part as a share of that bound, over the steps whose
-            bound exceeds rounding; ``None`` if none does. An exact energy's Euler steps have ≥ 1.
+            bound is ten times the tolerance; ``None`` if there is none or the sampler is
+            stochastic. An exact energy's Euler steps have ≥ 1.
         fallbacks: steps at which a guard, or Metropolis, refused a proposal.
         tolerance: largest rounding allowance used, squared units of x.
     """
@@ -81,8 +82,9 @@ def certify(trace: Trace | None) -> Certificate:
     excess = torch.where(rose, total.nan_to_num(nan=torch.inf, neginf=torch.inf), 0.0)
     worst_step, worst_sample = divmod(int(excess.argmax()), excess.shape[1])
     any_rise = bool(rose.any())
-    telling = trace.bound > tolerance
+    telling = trace.bound > 10 * tolerance
     armijo = (-trace.descent / trace.bound)[telling].double()
+    has_bound = len(armijo) > 0 and trace.claim != "stochastic"
     return Certificate(
         holds=None if trace.claim == "stochastic" else not any_rise,
         claim=trace.claim,
@@ -98,8 +100,8 @@ def certify(trace: Trace | None) -> Certificate:
         descent_rises=int(rises(trace.descent, tolerance).sum()),
         landscape_rises=int(rises(trace.landscape, tolerance).sum()),
         bound_misses=int(rises(trace.descent + trace.bound, tolerance).sum()),
-        armijo_min=float(armijo.min()) if len(armijo) else None,
-        armijo_median=float(armijo.median()) if len(armijo) else None,
+        armijo_min=float(armijo.min()) if has_bound else None,
+        armijo_median=float(armijo.median()) if has_bound else None,
         fallbacks=0 if trace.fallbacks is None else int((trace.fallbacks > 0).sum()),
         tolerance=float(tolerance.max()),
     )
