@@ -1,6 +1,7 @@
 """Markov chains that leave p_σ invariant, at fixed noise or down a grid (annealing)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -68,6 +69,10 @@ class Metropolis(MarkovChain):
             there if sigma == here.sigma else None,
             (~taken).to(torch.int64),
         )
+
+    def denoise(self, run: Run, here: Point) -> Move:
+        none = torch.zeros(len(here.x), dtype=torch.int64, device=here.x.device)
+        return replace(super().denoise(run, here), fallbacks=none)
 
 
 def level_grid(sigmas: float | Sequence[float] | Tensor, moves: int) -> Tensor:

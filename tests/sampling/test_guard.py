@@ -129,9 +129,7 @@ def test_where_no_step_descends_a_sample_stays() -> None:
             return torch.where((x == 3).all(1), super().forward(x, sigma, label), torch.inf)
 
     x = torch.full((2, 2), 3.0).double()
-    result = GuardedEuler(karras_sigmas(2, 0.1, 1.0))(
-        Trap(torch.zeros(1, 2).double()), x_init=x
-    )
+    result = GuardedEuler(karras_sigmas(2, 0.1, 1.0))(Trap(torch.zeros(1, 2).double()), x_init=x)
     assert torch.equal(result.samples, x)
     assert result.trace is not None and not bool(result.trace.descent.any())
     assert not bool(result.trace.bound.any())
@@ -159,7 +157,7 @@ def test_a_landscape_that_can_be_made_up_for_is(guard: type[Guard]) -> None:
 
 @every_guard
 def test_a_landscape_that_cannot_be_made_up_for_is_reported(guard: type[Guard]) -> None:
-    """No x has a lower V at the lower noise (σ > 20/3): the rise is recorded and no sample moved."""
+    """No x has a lower V at the lower noise (σ > 20/3): the rise is recorded, no sample moved."""
     energy, sigmas = Lifted(torch.randn(4, 3).double()), karras_sigmas(20, 1.0, 10.0)
     energy.lift = 1000.0
     trace = trace_of(guard(sigmas, total=True), energy, 20)
