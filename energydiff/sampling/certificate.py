@@ -12,6 +12,8 @@ from energydiff.sampling.trace import Claim, Trace
 # Roundings behind one V: a network's value is a chain of some dozens of float operations whose
 # errors add up at worst. Tied to the dtype and the size of V alone.
 ROUNDINGS = 32
+# Of x itself: the product and the sum of a step, and the differences from the data within V.
+ROUNDINGS_OF_X = 4
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def rounding(
     V = σ²[E − (d/2) log 2πσ²] is a difference, so its terms set the scale beside V itself; and x
     is rounded too, which moves V by ``slope`` = ‖∇V‖‖x‖ times the rounding of x.
     """
-    scale = torch.maximum(free_energy.abs(), (sigma**2 * energy).abs()) + slope
+    scale = ROUNDINGS * torch.maximum(free_energy.abs(), (sigma**2 * energy).abs())
+    scale = scale + ROUNDINGS_OF_X * slope
     scale = scale.nan_to_num(nan=0.0, posinf=0.0)  # such a change is a rise at any tolerance
-    return ROUNDINGS * torch.finfo(scale.dtype).eps * scale
+    return torch.finfo(scale.dtype).eps * scale

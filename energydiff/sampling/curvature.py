@@ -56,13 +56,14 @@ def curvature(
     Each iteration is one Hessian-vector product of the whole batch; d of them are exact.
     """
     squared = per_sample(sigma_vector(sigma, x), x).square()
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
 
     def product(vector: Tensor) -> Tensor:
         moved = vector.to(x).view_as(x)
         hessian = energy.hessian_vector_product(x, sigma, moved, label)
-        return (squared * hessian).detach().flatten(1).double()
+        return (squared * hessian).detach().flatten(1).to(wide)
 
-    start = keyed_normal(seed, range(len(x)), tuple(x.shape[1:]), PROBE).to(x.device).double()
+    start = keyed_normal(seed, range(len(x)), tuple(x.shape[1:]), PROBE).to(x.device, wide)
     lowest, highest, error = lanczos(product, start.flatten(1), min(iterations, energy.dim))
     slope = noise_slope(energy, x, sigma, label)
     return Curvature(highest.to(slope), lowest.to(slope), error.to(slope), slope)

@@ -53,6 +53,7 @@ class LinearInverse(Energy):
         self.register_buffer("operator", vectors.T.to(rows) @ rows)
         self.register_buffer("y", y @ vectors.to(y))
         self.register_buffer("gains", values.clamp(min=0).to(rows))
+        self.train(prior.training)
 
     def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         energy, grad = self.prior.value_and_grad(x, sigma, label)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,11 +126,12 @@ class Run:
     def normal(self, x: Tensor) -> Tensor:
         """Fresh standard normal noise like x."""
         draws = [g.standard_normal(tuple(x.shape[1:])) for g in self._generators]
-        return torch.stack([torch.as_tensor(draw) for draw in draws]).to(x)
+        return torch.from_numpy(np.array(draws)).view(x.shape).to(x.dtype).to(x.device)
 
     def uniform(self, like: Tensor) -> Tensor:
         """Fresh numbers in [0, 1), (B,)."""
-        return torch.tensor([g.random() for g in self._generators]).to(like)
+        draws = [generator.random() for generator in self._generators]
+        return torch.tensor(draws, dtype=like.dtype, device=like.device)
 
     def point(self, x: Tensor, sigma: float) -> Point:
         return Point(self, x, sigma)

@@ -11,10 +11,9 @@ from PIL import Image
 from energydiff.data import open_data
 from energydiff.denoisers import EnergyDenoiser
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
-from energydiff.sampling import Trace, certify, karras_sigmas
 from energydiff.errors import UserError
 from energydiff.report import load_trace
-from energydiff.sampling import Trace, certify
+from energydiff.sampling import Trace, certify, karras_sigmas
 
 COUNT, STEPS = 5, 4
 POINTS = STEPS + 2  # the start, the steps and the final denoising
