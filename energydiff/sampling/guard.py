@@ -44,7 +44,7 @@ class Guard(Sampler):
     Args:
         sigmas, final_denoise: as of any sampler.
         c: share of the theoretical descent that is asked for, in (0, 1].
-        total: also 2., one function and two energy evaluations per move that makes up for a rise.
+        total: also 2., one function and one energy evaluation per move to make up for a rise.
     """
 
     def __init__(
@@ -75,10 +75,8 @@ class Guard(Sampler):
     def _repair(self, run: Run, here: Point, move: Move, sigma: float) -> Move:
         """Condition 2: where V(x', σ') is above V(x, σ), x' further down."""
         assert move.free_energy is not None and move.fallbacks is not None
-        highest, allowed = (
-            here.free_energy + allowance(here),
-            _required(here, move.step_size, self.c),
-        )
+        highest = here.free_energy + allowance(here)
+        allowed = _required(here, move.step_size, self.c)
         there = run.point(move.x, sigma)
         before, tries = move.free_energy.clone(), move.fallbacks.clone()
         shorten = torch.ones_like(before)
