@@ -26,9 +26,18 @@ class Gauge(nn.Module):
         self.offset.copy_(offset)
 
     def forward(self, log_sigma: Tensor) -> Tensor:
+        node, offset, slope = self._segment(log_sigma)
+        return offset + slope * (log_sigma - node)
+
+    def derivative(self, log_sigma: Tensor) -> Tensor:
+        """c′(log σ), nats."""
+        return self._segment(log_sigma)[2]
+
+    def _segment(self, log_sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Left node, offset there and slope of the segment around each log σ."""
         nodes = self.log_sigma.to(log_sigma.dtype)
         offset = self.offset.to(log_sigma.dtype)
         right = torch.bucketize(log_sigma.detach(), nodes).clamp(1, len(nodes) - 1)
         left = right - 1
         slope = (offset[right] - offset[left]) / (nodes[right] - nodes[left])
-        return offset[left] + slope * (log_sigma - nodes[left])
+        return nodes[left], offset[left], slope

@@ -10,7 +10,8 @@ N(0, (σ²+σ_d²) I), constant included. The unconstrained baseline puts the ra
 """
 
 import math
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal, NoReturn
 
@@ -23,7 +24,6 @@ from energydiff.energies.base import (
     Denoiser,
     Energy,
     Sigma,
-    at_least_float32,
     per_sample,
     require_labels,
     require_samples,
@@ -97,24 +97,45 @@ class EnergyDenoiser(Energy):
     def _analytic_value_and_grad(
         self, potential: ScalarOutput, x: Tensor, sigma: Sigma, label: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """E and ∇E by the potential's own gradient; a graph is kept where the base class would."""
+        """E and ∇E by the potential's own gradient."""
+        with self._scaled(x, sigma, label) as (u, variance, sigma, label):
+            phi, to_u = potential.value_and_grad(u, _noise_input(sigma), label)
+            return self._energy(u, variance, sigma, phi), self._grad(u, variance, sigma, to_u)
+
+    def value_and_grads(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As for every energy, by one joint gradient of φ over (u, c) and the chain rule:
+
+        ∂E/∂log σ = dk − k‖u‖² + (σ_d/σ)(φ + k⟨u, ∇φ⟩ − ¼ ∂φ/∂c) + c′,  k = σ²/(σ²+σ_d²)
+        """
+        with self._scaled(x, sigma, label) as (u, variance, sigma, label):
+            phi, to_u, to_c = self.potential.value_and_grads(u, _noise_input(sigma), label)
+            k = sigma.square() / variance
+            along_u = (u * to_u).flatten(1).sum(1)
+            slope = k * (self.dim - u.square().flatten(1).sum(1))
+            slope = slope + self.sigma_data / sigma * (phi + k * along_u - 0.25 * to_c)
+            slope = slope + self.gauge.derivative(sigma.log())
+            energy = self._energy(u, variance, sigma, phi)
+            return energy, self._grad(u, variance, sigma, to_u), slope
+
+    @contextmanager
+    def _scaled(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+        """u, σ²+σ_d², σ and the label where gradients written out are taken; a graph is kept where
+        autograd's would be."""
         require_samples(self, x)
         require_labels(self, x, label)
-        with ExitStack() as scope:
-            scope.enter_context(
-                torch.set_grad_enabled(
-                    torch.is_grad_enabled() and (x.requires_grad or self._trains())
-                )
-            )
-            if not self.training:
-                scope.enter_context(torch.autocast(x.device.type, enabled=False))
-                x = at_least_float32(x)
+        keep = torch.is_grad_enabled() and (x.requires_grad or self._trains())
+        with self._differentiable(x, sigma, label, keep=keep) as (x, sigma, label):
             sigma = sigma_vector(sigma, x)
-            u, variance = _scale_input(x, sigma, self.sigma_data)
-            phi, to_u = potential.value_and_grad(u, _noise_input(sigma), label)
-            slope = per_sample(self.sigma_data / sigma, x) * to_u
-            grad = (u - slope) * per_sample(variance.rsqrt(), x)
-            return self._energy(u, variance, sigma, phi), grad
+            with torch.set_grad_enabled(keep):
+                yield *_scale_input(x, sigma, self.sigma_data), sigma, label
+
+    def _grad(self, u: Tensor, variance: Tensor, sigma: Tensor, to_u: Tensor) -> Tensor:
+        """∇E from ∇φ."""
+        return (u - per_sample(self.sigma_data / sigma, u) * to_u) * per_sample(variance.rsqrt(), u)
 
 
 class UnconstrainedDenoiser(Denoiser):

@@ -128,13 +128,25 @@ class Energy(Denoiser):
         sigma = torch.as_tensor(sigma, dtype=energy.dtype, device=energy.device)
         return sigma**2 * (energy - 0.5 * self.dim * torch.log(2 * math.pi * sigma**2))
 
-    def noise_derivative(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        """∂E/∂log σ at fixed x, (B,), nats. Its mean over noisy data is 0 for a true density."""
-        create_graph = torch.is_grad_enabled() and self._trains()
+    def value_and_grads(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """E (B,), ∇E (like x) and ∂E/∂log σ at fixed x (B,), nats, in one pass.
+
+        A graph is kept as by :meth:`value_and_grad`.
+        """
+        create_graph = torch.is_grad_enabled() and (x.requires_grad or self._trains())
         with self._differentiable(x, sigma, label, keep=create_graph) as (x, sigma, label):
             log_sigma = sigma_vector(sigma, x).log().detach().requires_grad_()
             energy = self(x, log_sigma.exp(), label)
-            return torch.autograd.grad(energy.sum(), log_sigma, create_graph=create_graph)[0]
+            grad, slope = torch.autograd.grad(
+                energy.sum(), (x, log_sigma), create_graph=create_graph
+            )
+        return (energy if create_graph else energy.detach()), grad, slope
+
+    def noise_derivative(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        """∂E/∂log σ at fixed x, (B,), nats. Its mean over noisy data is 0 for a true density."""
+        return self.value_and_grads(x, sigma, label)[2]
 
     def hessian_vector_product(
         self, x: Tensor, sigma: Sigma, vector: Tensor, label: Tensor | None = None

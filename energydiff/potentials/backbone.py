@@ -67,6 +67,12 @@ class ScalarNetwork(Network):
         """φ (B,) and ∇φ (like u), both made of differentiable operations: training goes through
         them by one ordinary backward."""
 
+    @abstractmethod
+    def value_and_grads(
+        self, u: Tensor, c: Tensor, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """φ, ∇φ and ∂φ/∂c, (B,), as above."""
+
 
 class Conditioning(nn.Module):
     """Embeds c = ¼ log σ and an optional class label as one vector (B, width) or (1, width).

@@ -53,17 +53,28 @@ class EnergyTransformerBlock(nn.Module):
 
     def value_and_grad(self, tokens: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """E (B,) and ∂E/∂x, like ``tokens``; both train with one ordinary backward."""
-        energy, grad = self.token_force(tokens, e)
-        return energy, self.norm.pullback(tokens, grad)
+        return self.value_and_grads(tokens, e)[:2]
+
+    def value_and_grads(
+        self, tokens: Tensor, e: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """E (B,), ∂E/∂x, like ``tokens``, and ∂E/∂e, (B, size)."""
+        energy, force, to_e = self._on_normalised(tokens, e)
+        return energy, self.norm.pullback(tokens, force), to_e
 
     def token_force(self, tokens: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """E (B,) and ∂E/∂g, like ``tokens``: minus the direction of the block's dynamics."""
+        return self._on_normalised(tokens, e)[:2]
+
+    def _on_normalised(self, tokens: Tensor, e: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """E, ∂E/∂g and ∂E/∂e."""
         g = self.norm.activation(tokens)
         sizes = [self.attention.size, self.memory.size]
         to_attention, to_memory = (None, None) if e is None else e.split(sizes, dim=-1)
-        attention, attention_grad = self.attention.value_and_grad(g, to_attention)
-        memory, memory_grad = self.memory.value_and_grad(g, to_memory)
-        return attention + memory, attention_grad + memory_grad
+        attention = self.attention.value_and_grads(g, to_attention)
+        memory = self.memory.value_and_grads(g, to_memory)
+        to_e = torch.cat([attention[2], memory[2]], 1)
+        return attention[0] + memory[0], attention[1] + memory[1], to_e
 
     def descend(
         self,

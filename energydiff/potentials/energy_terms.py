@@ -34,12 +34,17 @@ class EnergyTerm(nn.Module, ABC):
     weights: Tensor
 
     @abstractmethod
+    def value_and_grads(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The term (B,), in float32 or wider, ∂/∂g, like ``g``, and ∂/∂e, (B, size); ``e`` is
+        (B or 1, size) or 0."""
+
     def value_and_grad(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The term (B,), in float32 or wider, and ∂/∂g, like ``g``; ``e`` (B or 1, size) or 0."""
+        """The term and ∂/∂g alone."""
+        return self.value_and_grads(g, e)[:2]
 
     def forward(self, g: Tensor, e: Tensor | None = None) -> Tensor:
         """The term, (B,)."""
-        return self.value_and_grad(g, e)[0]
+        return self.value_and_grads(g, e)[0]
 
 
 class AttentionEnergy(EnergyTerm):
@@ -67,16 +72,19 @@ class AttentionEnergy(EnergyTerm):
         self.projection = nn.Parameter(torch.randn(2, heads, head_width, width) * width**-0.5)
         _add_weights(self, head_weights, heads)
 
-    def value_and_grad(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def value_and_grads(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         two, heads, head_width, _ = self.projection.shape
         flat = self.projection.flatten(0, 2)
         q, k = rearrange(g @ flat.mT, "b n (t h y) -> t b h n y", t=two, h=heads)
         beta = head_width**-0.5 * (torch.ones_like(self.weights) if e is None else e.exp())
         weight = (-self.weights / beta)[..., None]
-        beta = beta[..., None, None].to(q.dtype)
-        lse, to_q, to_k = attention_terms(beta * q, k, weight, self.self_excluded)
-        grad = rearrange([beta * to_q, to_k], "t b h n y -> b n (t h y)") @ flat
-        return (weight * lse).sum((1, 2)), grad
+        q = beta[..., None, None].to(q.dtype) * q
+        lse, to_q, to_k = attention_terms(q, k, weight, self.self_excluded)
+        value = (weight * lse).sum(2)  # per head
+        to_e = (q * to_q).sum((2, 3)) - value
+        to_q = beta[..., None, None].to(q.dtype) * to_q
+        grad = rearrange([to_q, to_k], "t b h n y -> b n (t h y)") @ flat
+        return value.sum(1), grad, to_e
 
 
 class MemoryEnergy(EnergyTerm):
@@ -104,18 +112,18 @@ class MemoryEnergy(EnergyTerm):
         self.patterns = nn.Parameter(torch.randn(memories, width) * width**-0.5)
         _add_weights(self, memory_weights, memories if activation == "relu2" else 1)
 
-    def value_and_grad(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def value_and_grads(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         z = g @ self.patterns.mT
         if e is not None:
             z = z + e[:, None]
         weights = self.weights.to(z.dtype)
         if self.activation == "relu2":
             z = z.relu()
-            weighted = weights * z
-            return -0.5 * _sum(weighted * z), -weighted @ self.patterns
-        return -_sum(weights * z.logsumexp(-1, keepdim=True)), -(
-            weights * z.softmax(-1)
-        ) @ self.patterns
+            value, slope = -0.5 * _sum(weights * z.square()), -weights * z
+        else:
+            value = -_sum(weights * z.logsumexp(-1, keepdim=True))
+            slope = -weights * z.softmax(-1)
+        return value, slope @ self.patterns, slope.sum(1)
 
 
 class EnergyLayerNorm(Lagrangian):

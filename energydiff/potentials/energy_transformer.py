@@ -12,22 +12,23 @@ so a trunk of L/2 blocks costs about what L plain blocks cost. All of it is writ
 ordinary operations: training is one ordinary backward.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from energydiff.errors import UserError
-from energydiff.potentials.backbone import ScalarNetwork, require_divisible
+from energydiff.potentials.backbone import require_divisible
 from energydiff.potentials.energy_terms import AttentionEnergy, EnergyTerm, MemoryEnergy
 from energydiff.potentials.token_blocks import rms_norm, rms_norm_pullback
-from energydiff.potentials.tokens import ConditioningVectors, Patches, Trunk, embed_patches
+from energydiff.potentials.token_scalar import TokenScalar
+from energydiff.potentials.tokens import Patches, Trunk
 
 READOUTS = ("attention", "memory", "inner_product")
 
 
-class EnergyTransformer(ScalarNetwork):
+class EnergyTransformer(TokenScalar):
     """Energy terms read out of a residual trunk on tokens.
 
     Args:
@@ -56,11 +57,10 @@ class EnergyTransformer(ScalarNetwork):
         super().__init__()
         if not readout or set(readout) - set(READOUTS):
             raise UserError(f"readout is {list(readout)}: choose some of {', '.join(READOUTS)}.")
-        self.shape, self.num_classes = tuple(shape), num_classes
-        self.patches = Patches("EnergyTransformer", shape, patch_size)
         require_divisible("width", width, "heads", heads)
-        grid, hidden = self.patches.grid, hidden_ratio * width
-        self.trunk = Trunk(trunk, width, grid, heads, hidden)
+        self.shape, self.num_classes = tuple(shape), num_classes
+        patches, hidden = Patches(type(self).__name__, shape, patch_size), hidden_ratio * width
+        self.trunk = Trunk(trunk, width, patches.grid, heads, hidden)
         self.terms = nn.ModuleList()
         if "attention" in readout:
             self.terms.append(AttentionEnergy(width, heads, width // heads, head_weights="learned"))
@@ -69,33 +69,39 @@ class EnergyTransformer(ScalarNetwork):
         self.inner = None
         if "inner_product" in readout:
             self.inner = nn.Parameter(0.1 * torch.randn(width, width) * width**-0.5)
-        self.embedding, self.positions = embed_patches(self.patches.size, math.prod(grid), width)
-        lengths = [width, *self.trunk.sizes, *(t.size for t in self._terms())]
-        self.conditioning = ConditioningVectors(width, num_classes, lengths)
+        self.embed(patches, width, [*self.trunk.sizes, *(t.size for t in self._terms())])
 
-    def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.value_and_grad(u, c, label)[0]
+    def value(self, t: Tensor, e: Sequence[Tensor]) -> Tensor:
+        y = self._ascend(t, e)[0]
+        phi = torch.zeros_like(t[:, 0, 0])
+        for term, e_term in self._conditioned_terms(e):
+            phi = phi - term(y, e_term)
+        if self.inner is not None:
+            phi = phi + (y @ self.inner * t).flatten(1).sum(1)
+        return phi
 
-    def value_and_grad(
-        self, u: Tensor, c: Tensor, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        first, *rest = self.conditioning(c, label)
-        depth = len(self.trunk.blocks)
-        t = self.patches(u) @ self.embedding + self.positions + first[:, None]
-        h, saved = self.trunk(t, rest[:depth])
-        y, r = rms_norm(h)
-
-        phi, to_y = torch.zeros_like(u[:, 0, 0, 0]), torch.zeros_like(y)
-        for term, e in zip(self._terms(), rest[depth:], strict=True):
-            energy, grad = term.value_and_grad(y, e)
+    def pull(self, t: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        y, r, saved = self._ascend(t, e)
+        phi, to_y, to_t = torch.zeros_like(t[:, 0, 0]), torch.zeros_like(y), torch.zeros_like(t)
+        to_terms = []
+        for term, e_term in self._conditioned_terms(e):
+            energy, grad, to_e = term.value_and_grads(y, e_term)
             phi, to_y = phi - energy, to_y - grad
-        to_t = torch.zeros_like(t)
+            to_terms.append(-to_e)
         if self.inner is not None:
             to_t = y @ self.inner
             phi = phi + (to_t * t).flatten(1).sum(1)
             to_y = to_y + t @ self.inner.T
-        to_t = to_t + self.trunk.pullback(rms_norm_pullback(to_y, y, r), saved)
-        return phi, self.patches.join(to_t @ self.embedding.T)
+        through_trunk, to_blocks = self.trunk.pullback(rms_norm_pullback(to_y, y, r), saved)
+        return phi, to_t + through_trunk, [*to_blocks, *to_terms]
+
+    def _ascend(self, t: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Any]]:
+        """y = N(h_L), the norm's factor, and what the trunk keeps for its reverse pass."""
+        h, saved = self.trunk(t, e[: len(self.trunk.blocks)])
+        return *rms_norm(h), saved
+
+    def _conditioned_terms(self, e: Sequence[Tensor]) -> Iterator[tuple[EnergyTerm, Tensor]]:
+        return zip(self._terms(), e[len(self.trunk.blocks) :], strict=True)
 
     def _terms(self) -> list[EnergyTerm]:
         return [term for term in self.terms if isinstance(term, EnergyTerm)]

@@ -5,6 +5,7 @@ With the preconditioning of the energy denoiser, ∇_u φ plays the part of EDM'
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from energydiff.errors import UserError
@@ -29,6 +30,19 @@ class Potential(nn.Module, ABC):
     @abstractmethod
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         """Shapes as in :meth:`Backbone.forward`; (B,)."""
+
+    def value_and_grads(
+        self, u: Tensor, c: Tensor, label: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """φ (B,), ∇φ like u, and ∂φ/∂c (B,); with a graph where gradients are enabled."""
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            u = u if keep and u.requires_grad else u.detach().requires_grad_()
+            # One value per sample, so that each has its own derivative.
+            c = c.contiguous() if keep and c.requires_grad else c.detach().clone().requires_grad_()
+            phi = self(u, c, label)
+            to_u, to_c = torch.autograd.grad(phi.sum(), (u, c), create_graph=keep)
+        return phi if keep else phi.detach(), to_u, to_c
 
 
 class InnerProduct(Potential):
@@ -58,3 +72,9 @@ class ScalarOutput(Potential):
         """φ (B,) and ∇φ, like u."""
         phi, grad = self.backbone.value_and_grad(u, c, label)
         return phi.to(u.dtype), grad.to(u.dtype)
+
+    def value_and_grads(
+        self, u: Tensor, c: Tensor, label: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        phi, to_u, to_c = self.backbone.value_and_grads(u, c, label)
+        return phi.to(u.dtype), to_u.to(u.dtype), to_c.to(u.dtype)

@@ -6,19 +6,21 @@ same tokens t of an image. A sum of such energies is as wide as it is long, not 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from energydiff.potentials.backbone import ScalarNetwork, require_divisible
+from energydiff.potentials.backbone import require_divisible
 from energydiff.potentials.energy_block import EnergyTransformerBlock
 from energydiff.potentials.energy_terms import MemoryActivation
-from energydiff.potentials.tokens import ConditioningVectors, Patches, embed_patches
+from energydiff.potentials.token_scalar import TokenScalar
+from energydiff.potentials.tokens import Patches
 
 FIRST_SCALE = 0.1  # of a_l: the score of untrained blocks is small beside its target of 1
 
 
-class PublishedEnergyTransformer(ScalarNetwork):
+class PublishedEnergyTransformer(TokenScalar):
     """Published blocks whose summed energy is a potential.
 
     Noise and label enter as token biases, as β of each head, as memory biases and as the positive
@@ -49,9 +51,8 @@ class PublishedEnergyTransformer(ScalarNetwork):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        self.shape, self.num_classes = tuple(shape), num_classes
-        self.patches = Patches("PublishedEnergyTransformer", shape, patch_size)
         require_divisible("width", width, "heads", heads)
+        self.shape, self.num_classes = tuple(shape), num_classes
         self.blocks = nn.ModuleList(
             EnergyTransformerBlock(
                 width, heads, width // heads, memory_ratio * width, activation, self_excluded
@@ -59,25 +60,24 @@ class PublishedEnergyTransformer(ScalarNetwork):
             for _ in range(depth)
         )
         self.log_scale = nn.Parameter(torch.full((depth,), math.log(FIRST_SCALE)))
-        tokens = math.prod(self.patches.grid)
-        self.embedding, self.positions = embed_patches(self.patches.size, tokens, width)
-        sizes = [block.size for block in self._blocks()]
-        self.conditioning = ConditioningVectors(width, num_classes, [width, depth, *sizes])
+        patches = Patches(type(self).__name__, shape, patch_size)
+        self.embed(patches, width, [depth, *(block.size for block in self._blocks())])
 
-    def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.value_and_grad(u, c, label)[0]
+    def value(self, t: Tensor, e: Sequence[Tensor]) -> Tensor:
+        energies = [block(t, e_block) for block, e_block in zip(self._blocks(), e[1:], strict=True)]
+        return -((self.log_scale + e[0]).exp() * torch.stack(energies, 1)).sum(1)
 
-    def value_and_grad(
-        self, u: Tensor, c: Tensor, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        first, log_scale, *rest = self.conditioning(c, label)
-        t = self.patches(u) @ self.embedding + self.positions + first[:, None]
-        scales = (self.log_scale + log_scale).exp().unbind(1)
-        phi, to_t = torch.zeros(len(u), device=u.device), torch.zeros_like(t)
-        for block, scale, e in zip(self._blocks(), scales, rest, strict=True):
-            energy, grad = block.value_and_grad(t, e)
-            phi, to_t = phi - scale * energy, to_t - scale[:, None, None] * grad
-        return phi, self.patches.join(to_t @ self.embedding.T)
+    def pull(self, t: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        scales = (self.log_scale + e[0]).exp()
+        to_t = torch.zeros_like(t)
+        to_scales, to_blocks = [], []
+        for block, scale, e_block in zip(self._blocks(), scales.unbind(1), e[1:], strict=True):
+            energy, grad, to_e = block.value_and_grads(t, e_block)
+            to_t = to_t - scale[:, None, None] * grad
+            to_scales.append(-scale * energy)
+            to_blocks.append(-scale[:, None] * to_e)
+        to_scale = torch.stack(to_scales, 1)
+        return to_scale.sum(1), to_t, [to_scale, *to_blocks]
 
     def _blocks(self) -> list[EnergyTransformerBlock]:
         return [block for block in self.blocks if isinstance(block, EnergyTransformerBlock)]

@@ -44,8 +44,8 @@ class TokenBlock(nn.Module, ABC):
         """The update, like y, and what ``pullback`` needs. ``e`` is (B or 1, size)."""
 
     @abstractmethod
-    def pullback(self, grad: Tensor, saved: Any) -> Tensor:
-        """The cotangent of y from that of the update."""
+    def pullback(self, grad: Tensor, saved: Any) -> tuple[Tensor, Tensor]:
+        """The cotangents of y and of e, (B, size), from that of the update."""
 
 
 class Convolution(TokenBlock):
@@ -59,8 +59,8 @@ class Convolution(TokenBlock):
     def forward(self, y: Tensor, e: Tensor) -> tuple[Tensor, Any]:
         return self._mix(y, self.kernel), None
 
-    def pullback(self, grad: Tensor, saved: Any) -> Tensor:
-        return self._mix(grad, self.kernel.flip(-1, -2))
+    def pullback(self, grad: Tensor, saved: Any) -> tuple[Tensor, Tensor]:
+        return self._mix(grad, self.kernel.flip(-1, -2)), grad.new_empty(len(grad), 0)
 
     def _mix(self, y: Tensor, kernel: Tensor) -> Tensor:
         maps = y.mT.unflatten(2, self.grid)
@@ -80,8 +80,9 @@ class FeedForward(TokenBlock):
         active = F.relu(y @ self.expand + e[:, None])
         return active.square() @ self.contract, active
 
-    def pullback(self, grad: Tensor, saved: Any) -> Tensor:
-        return (grad @ self.contract.T * saved) @ (2 * self.expand.T)
+    def pullback(self, grad: Tensor, saved: Any) -> tuple[Tensor, Tensor]:
+        slope = 2 * (grad @ self.contract.T) * saved
+        return slope @ self.expand.T, slope.sum(1)
 
 
 class Attention(TokenBlock):
@@ -100,13 +101,14 @@ class Attention(TokenBlock):
         a = torch.softmax(q @ k.mT, -1)
         return rearrange(a @ v, "b h t d -> b t (h d)") @ self.project, (q, k, v, a)
 
-    def pullback(self, grad: Tensor, saved: Any) -> Tensor:
+    def pullback(self, grad: Tensor, saved: Any) -> tuple[Tensor, Tensor]:
         q, k, v, a = saved
         mixed = rearrange(grad @ self.project.T, "b t (h d) -> b h t d", h=self.heads)
         grad_a = mixed @ v.mT
         grad_s = a * (grad_a - (a * grad_a).sum(-1, keepdim=True))
         parts = torch.stack([grad_s @ k * q.shape[-1] ** -0.5, grad_s.mT @ q, a.mT @ mixed])
-        return rearrange(parts, "n b h t d -> b t (n h d)") @ self.qkv.T
+        to_y = rearrange(parts, "n b h t d -> b t (n h d)") @ self.qkv.T
+        return to_y, grad.new_empty(len(grad), 0)
 
 
 def token_block(

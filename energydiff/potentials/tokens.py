@@ -87,11 +87,14 @@ class Trunk(nn.Module):
             saved.append((y, r, kept))
         return h, saved
 
-    def pullback(self, grad: Tensor, saved: Sequence[Any]) -> Tensor:
-        """The cotangent of the first tokens from that of the last."""
+    def pullback(self, grad: Tensor, saved: Sequence[Any]) -> tuple[Tensor, list[Tensor]]:
+        """The cotangents of the first tokens and of the conditioning from that of the last."""
+        to_conditioning = []
         for block, (y, r, kept) in zip(reversed(self._blocks()), reversed(saved), strict=True):
-            grad = grad + rms_norm_pullback(block.pullback(grad, kept), y, r)
-        return grad
+            to_y, to_e = block.pullback(grad, kept)
+            grad = grad + rms_norm_pullback(to_y, y, r)
+            to_conditioning.append(to_e)
+        return grad, to_conditioning[::-1]
 
     def _blocks(self) -> list[TokenBlock]:
         return [block for block in self.blocks if isinstance(block, TokenBlock)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from energydiff.denoisers import EnergyDenoiser, UnconstrainedDenoiser, build_denoiser
-from energydiff.energies import GaussianMixture
+from energydiff.energies import Energy, GaussianMixture
 from energydiff.errors import UserError
 from energydiff.potentials import (
     MLP,
@@ -145,6 +146,38 @@ def test_the_gradient_equals_finite_differences(case: Case) -> None:
         slope = (model(x + steps, sigma, many) - model(x - steps, sigma, many)) / (2 * h)
     grad = model.value_and_grad(x, sigma, label)[1].flatten()
     assert ((slope - grad).norm() / grad.norm()).item() < 1e-6
+
+
+@every_energy
+def test_the_joint_gradient_by_the_chain_rule_is_autograds(case: Case) -> None:
+    model = case.perturbed()
+    model.gauge.set(torch.linspace(-4.0, 4.0, 65).double(), torch.randn(65).double())
+    x, sigma = samples(model)
+    chain = model.value_and_grads(x, sigma, case.label())
+    for mine, theirs in zip(
+        chain, Energy.value_and_grads(model, x, sigma, case.label()), strict=True
+    ):
+        assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+    at_one_level = model.noise_derivative(x, 0.5, case.label())
+    assert_close(at_one_level, model.noise_derivative(x, torch.full((3,), 0.5), case.label()))
+
+
+@every_energy
+def test_the_time_score_trains_the_same_through_the_chain_rule(case: Case) -> None:
+    model = case.perturbed().train()
+    x, sigma = samples(model)
+    parameters = list(model.parameters())
+    one, other = (
+        torch.autograd.grad(
+            gradients(x, sigma, case.label())[2].square().sum(),
+            parameters,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        for gradients in (model.value_and_grads, partial(Energy.value_and_grads, model))
+    )
+    for mine, theirs in zip(one, other, strict=True):
+        assert_close(mine, theirs, rtol=1e-8, atol=1e-10)
 
 
 @every_energy

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from energydiff.errors import UserError
@@ -12,11 +13,11 @@ WIDTH, GRID = 6, (2, 3)
 BLOCKS = ("convolution", "feedforward", "attention")
 
 
-def tokens() -> torch.Tensor:
+def tokens() -> Tensor:
     return torch.randn(2, 6, WIDTH, dtype=torch.float64)
 
 
-def conditioning(sizes: list[int]) -> list[torch.Tensor]:
+def conditioning(sizes: list[int]) -> list[Tensor]:
     return [torch.randn(2, n, dtype=torch.float64) for n in sizes]
 
 
@@ -31,17 +32,27 @@ def test_the_pullback_of_the_rms_norm_is_autograds() -> None:
 def test_the_pullback_of_a_block_is_autograds(name: str) -> None:
     block = token_block(name, WIDTH, GRID, heads=2, hidden=5).double()
     y, grad = tokens().requires_grad_(), tokens()
-    update, saved = block(y, *conditioning([block.size]))
-    (expected,) = torch.autograd.grad(update, y, grad, retain_graph=True)
-    assert_close(block.pullback(grad, saved), expected, rtol=1e-12, atol=1e-14)
+    (e,) = conditioning([block.size])
+    update, saved = block(y, e.requires_grad_())
+    expected = autograds(update, [y, e], grad)
+    for mine, theirs in zip(block.pullback(grad, saved), expected, strict=True):
+        assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
 
 
 def test_the_pullback_of_a_trunk_is_autograds() -> None:
     trunk = Trunk(BLOCKS * 2, WIDTH, GRID, heads=2, hidden=5).double()
     t, grad = tokens().requires_grad_(), tokens()
-    h, saved = trunk(t, conditioning(trunk.sizes))
-    (expected,) = torch.autograd.grad(h, t, grad, retain_graph=True)
-    assert_close(trunk.pullback(grad, saved), expected, rtol=1e-12, atol=1e-14)
+    e = [vector.requires_grad_() for vector in conditioning(trunk.sizes)]
+    h, saved = trunk(t, e)
+    to_t, to_e = trunk.pullback(grad, saved)
+    for mine, theirs in zip([to_t, *to_e], autograds(h, [t, *e], grad), strict=True):
+        assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
+
+
+def autograds(output: Tensor, inputs: list[Tensor], grad: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(
+        output, inputs, grad, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
 
 
 def test_a_convolution_mixes_neighbours_on_the_grid_alone() -> None:
