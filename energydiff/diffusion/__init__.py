@@ -2,6 +2,20 @@
 
 from energydiff.diffusion.calibration import calibrate_gauge
 from energydiff.diffusion.noise import LogNormal, LogUniform, NoiseLevels
-from energydiff.diffusion.objective import denoising_loss
+from energydiff.diffusion.objective import (
+    DenoisingScoreMatching,
+    DualScoreMatching,
+    Objective,
+    denoising_loss,
+)
 
-__all__ = ["LogNormal", "LogUniform", "NoiseLevels", "calibrate_gauge", "denoising_loss"]
+__all__ = [
+    "DenoisingScoreMatching",
+    "DualScoreMatching",
+    "LogNormal",
+    "LogUniform",
+    "NoiseLevels",
+    "Objective",
+    "calibrate_gauge",
+    "denoising_loss",
+]

@@ -1,8 +1,19 @@
-"""Denoising score matching with EDM's weighting (Vincent 2011; Karras et al. 2022, §5)."""
+"""Training objectives: what a batch of clean images, noise levels and noises costs a model.
+
+Denoising score matching with EDM's weighting (Vincent 2011; Karras et al. 2022, §5) fits ∇E at each
+noise and leaves E free up to a function c(σ). Dual score matching (Guth et al. 2025) adds the time
+score: with x = x0 + σε the regression target of ∂E/∂log σ at fixed x is d − ‖ε‖², of variance 2d.
+Together they fix E across σ.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from energydiff.energies.base import Denoiser, per_sample
+from energydiff.errors import UserError
 
 
 def denoising_loss(
@@ -24,6 +35,91 @@ def denoising_loss(
         label: (B,), −1 for unknown; only for a model with classes.
     """
     x = x0 + per_sample(sigma, x0) * noise
-    error = denoiser.denoise(x, sigma, label) - x0
+    return _denoising(denoiser.denoise(x, sigma, label), x0, sigma, sigma_data)
+
+
+class Objective(ABC):
+    """What is minimised, as named parts whose sum is the loss.
+
+    Attributes:
+        parts: their names.
+        fixes_gauge: it leaves no c(σ) free, so no gauge is to be calibrated.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ("denoising",)
+    fixes_gauge: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        sigma: Tensor,
+        noise: Tensor,
+        sigma_data: float,
+        label: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Each of ``parts`` per image, (B,). Arguments as in :func:`denoising_loss`."""
+
+
+@dataclass(frozen=True)
+class DenoisingScoreMatching(Objective):
+    """The denoising loss alone: for energies up to a gauge, and for baselines."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        sigma: Tensor,
+        noise: Tensor,
+        sigma_data: float,
+        label: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        return {"denoising": denoising_loss(denoiser, x0, sigma, noise, sigma_data, label)}
+
+
+@dataclass(frozen=True)
+class DualScoreMatching(Objective):
+    """The denoising loss and w (σ²/(σ²+σ_d²)) (∂E/∂log σ − (d − ‖ε‖²))² / 2d.
+
+    The factor σ²/(σ²+σ_d²) measures the residual in units of φ: a constant weight costs quality.
+
+    Args:
+        time_weight: w.
+    """
+
+    time_weight: float = 0.1
+    parts: ClassVar[tuple[str, ...]] = ("denoising", "time_score")
+    fixes_gauge: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.time_weight > 0:
+            raise UserError(
+                f"time_weight is {self.time_weight}; give a positive weight, or use"
+                " DenoisingScoreMatching."
+            )
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        sigma: Tensor,
+        noise: Tensor,
+        sigma_data: float,
+        label: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        energy = denoiser.require_energy()
+        x = x0 + per_sample(sigma, x0) * noise
+        _, grad, time_score = energy.value_and_grads(x, sigma, label)
+        denoised = x - per_sample(sigma, x).square() * grad
+        residual = time_score - (energy.dim - noise.square().flatten(1).sum(1))
+        weight = self.time_weight * sigma.square() / (sigma.square() + sigma_data**2)
+        return {
+            "denoising": _denoising(denoised, x0, sigma, sigma_data),
+            "time_score": weight * residual.square() / (2 * energy.dim),
+        }
+
+
+def _denoising(denoised: Tensor, x0: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
     weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
-    return weight * error.square().flatten(1).mean(1)
+    return weight * (denoised - x0).square().flatten(1).mean(1)

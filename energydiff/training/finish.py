@@ -56,7 +56,8 @@ class CalibrateAndExport(Callback):
     """At the end of fit: calibrates the averaged model's gauge, saves it, writes ``export/``.
 
     Args:
-        evaluations: noise derivatives to average for the gauge; 0 leaves the gauge as it is.
+        evaluations: noise derivatives to average for the gauge; 0 leaves the gauge as it is, as
+            does an objective that fixes it.
         images: training images they are taken on.
     """
 
@@ -71,7 +72,8 @@ class CalibrateAndExport(Callback):
         assert isinstance(data, DiffusionData)
         ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
         averaged = ema.averaged(pl_module) if ema else pl_module
-        if isinstance(averaged.denoiser, EnergyDenoiser) and self.evaluations:
+        free = not pl_module.objective.fixes_gauge
+        if isinstance(averaged.denoiser, EnergyDenoiser) and self.evaluations and free:
             rank_zero_info(f"Calibrating the gauge on {self.evaluations} noise derivatives.")
             calibrate_gauge(
                 averaged.denoiser,

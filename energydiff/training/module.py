@@ -10,14 +10,14 @@ from torchmetrics import MeanMetric
 
 from energydiff.data import Normalization
 from energydiff.denoisers import Parametrization, build_denoiser
-from energydiff.diffusion import LogNormal, NoiseLevels, denoising_loss
+from energydiff.diffusion import DenoisingScoreMatching, LogNormal, NoiseLevels, Objective
 from energydiff.errors import UserError
 from energydiff.potentials import Network
 from energydiff.saving import CHECKPOINT_KEY, SavedModel, describe
 
 
 class DiffusionModule(pl.LightningModule):
-    """Trains an energy, or its unconstrained baseline, by denoising score matching.
+    """Trains an energy, or its unconstrained baseline.
 
     Args:
         backbone: the network; its shape and classes come from the data.
@@ -25,6 +25,7 @@ class DiffusionModule(pl.LightningModule):
         normalization: raw values to model coordinates, from the data.
         parametrization: ``inner_product`` or ``sum`` (energies of a vector backbone), ``scalar``
             (a network that is an energy by itself), or ``unconstrained``.
+        objective: what is minimised; denoising score matching by default.
         noise: distribution of σ in training.
         sigma_min, sigma_max: the noise levels to sample and calibrate between.
         label_dropout: share of labels hidden, so that the model also learns without one.
@@ -43,6 +44,7 @@ class DiffusionModule(pl.LightningModule):
         sigma_data: float,
         normalization: Normalization,
         parametrization: Parametrization = "inner_product",
+        objective: Objective | None = None,
         noise: NoiseLevels | None = None,
         sigma_min: float = 0.02,
         sigma_max: float = 80.0,
@@ -70,23 +72,27 @@ class DiffusionModule(pl.LightningModule):
             )
         self.denoiser = build_denoiser(backbone, sigma_data, parametrization, compile)
         self.normalization, self.classes = normalization, tuple(classes)
+        self.objective = objective or DenoisingScoreMatching()
+        if self.objective.fixes_gauge:
+            self.denoiser.require_energy()
         self.noise = noise or LogNormal()
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
         self.label_dropout = label_dropout
         self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
         self.schedule, self.warmup_images = schedule, warmup_images
         self.total_images, self.batch_size = total_images, batch_size
-        self.held_out_loss = MeanMetric()
+        parts = self.objective.parts if len(self.objective.parts) > 1 else ()
+        self.held_out = torch.nn.ModuleDict({name: MeanMetric() for name in ("loss", *parts)})
         self.losses: Tensor | None = None  # per image of the last batch, for the non-finite guard
         self.config: dict[str, Any] = {}
 
-    def loss_per_image(self, batch: dict[str, Tensor]) -> Tensor:
-        """The objective on a batch of the stream, (B,)."""
+    def loss_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The objective's parts on a batch of the stream, each (B,)."""
         label = None
         if self.denoiser.num_classes:
             hidden = batch["uniform"][:, 1] < self.label_dropout
             label = torch.where(hidden, -1, batch["label"])
-        return denoising_loss(
+        return self.objective(
             self.denoiser,
             self.normalization.encode(batch["raw"]),
             self.noise.quantile(batch["uniform"][:, 0]),
@@ -96,21 +102,28 @@ class DiffusionModule(pl.LightningModule):
         )
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        losses = self.loss_per_image(batch)
+        parts = self.loss_parts(batch)
+        losses = _total(parts)
         self.losses = losses.detach()
         loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)
+        if len(parts) > 1:
+            self.log_dict({f"train/{name}": part.detach().mean() for name, part in parts.items()})
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._held_out("val/loss", batch)
+        self._held_out("val", batch)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._held_out("test/loss", batch)
+        self._held_out("test", batch)
 
-    def _held_out(self, name: str, batch: dict[str, Tensor]) -> None:
-        self.held_out_loss.update(self.loss_per_image(batch))
-        self.log(name, self.held_out_loss, prog_bar=True, on_step=False, on_epoch=True)
+    def _held_out(self, stage: str, batch: dict[str, Tensor]) -> None:
+        parts = self.loss_parts(batch)
+        values = {"loss": _total(parts)} | parts
+        for name, metric in self.held_out.items():
+            assert isinstance(metric, MeanMetric)
+            metric.update(values[name])
+            self.log(f"{stage}/{name}", metric, prog_bar=name == "loss", on_epoch=True)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -142,3 +155,8 @@ class DiffusionModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = describe(self.saved_model())
+
+
+def _total(parts: dict[str, Tensor]) -> Tensor:
+    """The loss per image, (B,)."""
+    return torch.stack(list(parts.values())).sum(0)

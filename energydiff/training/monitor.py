@@ -99,7 +99,7 @@ class LyapunovMonitor(Callback):
         """Mean V, mean E and the gap between noise and data at several σ."""
         energy = module.denoiser.require_energy()
         assert isinstance(energy, EnergyDenoiser)
-        if self.calibration_evaluations:
+        if self.calibration_evaluations and not module.objective.fixes_gauge:
             calibrate_gauge(
                 energy,
                 data.clean(data.train_source, self.calibration_evaluations).to(module.device),

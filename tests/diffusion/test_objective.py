@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from energydiff.denoisers import build_denoiser
-from energydiff.diffusion import denoising_loss
-from energydiff.energies import EmpiricalData, GaussianMixture
+from energydiff.denoisers import EnergyDenoiser, build_denoiser
+from energydiff.diffusion import DualScoreMatching, denoising_loss
+from energydiff.energies import EmpiricalData, Energy, GaussianMixture
+from energydiff.errors import NoEnergyError, UserError
 from energydiff.potentials import MLP
 
 DIM, STD = 8, 0.6
@@ -61,3 +62,57 @@ def test_every_image_has_a_loss_of_its_own() -> None:
     ]
     assert together.shape == (5,)
     assert_close(together, torch.cat(alone))
+
+
+def dual_parts(energy: Energy, x0: Tensor, sigma: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    return DualScoreMatching(time_weight=0.5)(energy, x0, sigma, noise, STD)
+
+
+def test_the_denoising_part_of_the_dual_loss_is_the_denoising_loss() -> None:
+    energy = GaussianMixture(torch.randn(3, DIM, dtype=torch.float64), 0.1)
+    x0, sigma, noise = gaussian_batch(5, 0.4)
+    parts = dual_parts(energy, x0, sigma, noise)
+    assert tuple(parts) == DualScoreMatching.parts
+    assert_close(parts["denoising"], denoising_loss(energy, x0, sigma, noise, STD))
+
+
+@pytest.mark.parametrize("sigma", LEVELS)
+def test_the_time_score_of_an_exact_energy_meets_its_target_on_average(sigma: float) -> None:
+    """E[∂E/∂log σ | x] is the target's posterior mean: the residual is uncorrelated with any
+    function of x, and its mean square is below the target's variance 2d."""
+    energy = GaussianMixture(torch.zeros(1, DIM, dtype=torch.float64), STD)
+    x0, levels, noise = gaussian_batch(20_000, sigma)
+    x = x0 + sigma * noise
+    residual = energy.noise_derivative(x, levels) - (DIM - noise.square().sum(1))
+    error = residual.std().item() / len(x) ** 0.5
+    assert abs(residual.mean().item()) < 5 * error
+    correlated = residual * (x.square().sum(1) - x.square().sum(1).mean())
+    assert abs(correlated.mean().item()) < 5 * correlated.std().item() / len(x) ** 0.5
+    part = dual_parts(energy, x0, levels, noise)["time_score"]
+    weight = 0.5 * sigma**2 / (sigma**2 + STD**2)
+    assert part.mean().item() == pytest.approx(
+        weight * residual.square().mean().item() / (2 * DIM), rel=1e-9
+    )
+    assert part.mean().item() < 1.05 * weight
+
+
+def test_a_wrong_gauge_raises_the_time_score_alone() -> None:
+    energy = build_denoiser(MLP((DIM,), width=8, depth=1), STD).double()
+    assert isinstance(energy, EnergyDenoiser)
+    x0, sigma, noise = gaussian_batch(4_000, 0.5)
+    right = dual_parts(energy, x0, sigma, noise)
+    energy.gauge.set(torch.linspace(-3, 3, 65), torch.linspace(-30, 30, 65))
+    wrong = dual_parts(energy, x0, sigma, noise)
+    assert_close(wrong["denoising"], right["denoising"])
+    assert wrong["time_score"].mean() > 2 * right["time_score"].mean()
+
+
+def test_an_unconstrained_denoiser_has_no_time_score() -> None:
+    model = build_denoiser(MLP((DIM,), width=8, depth=1), STD, "unconstrained").double()
+    with pytest.raises(NoEnergyError):
+        dual_parts(model, *gaussian_batch(2, 0.5))
+
+
+def test_a_weight_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="time_weight is 0"):
+        DualScoreMatching(time_weight=0)
