@@ -112,11 +112,11 @@ def test_ode_density_of_a_learned_model_integrates_to_one(parametrization, mode)
 def test_bound_is_tight_for_exact_denoisers(dim):
     """For each clean x0 it is E_ε of the energy of x0 + σ_min ε."""
     energy = mixture(dim)
-    x0 = draw(energy, 1, seed=1).expand(4000, dim)
+    x0 = draw(energy, 1, seed=1).expand(2000, dim)
     bound = denoising_bound(energy, x0, SIGMA_MIN, SIGMA_MAX, energy, levels=32)
     nll = energy(x0 + SIGMA_MIN * normal(8, *x0.shape), SIGMA_MIN)
     error = float((bound.var() + nll.var()).div(len(x0)).sqrt())
-    assert error < 0.06 * dim**0.5
+    assert error < 0.09 * dim**0.5
     assert abs(float(bound.mean() - nll.mean())) < 4 * error
 
 
@@ -132,7 +132,7 @@ def test_bound_exceeds_the_truth_by_the_denoisers_error():
     E‖D/2‖²/σ² = (d/4) s⁴/(s²+σ²)/σ²."""
     dim, std, low, high = 2, 1.0, 0.5, 20.0
     energy = GaussianMixture(torch.zeros(1, dim, dtype=torch.float64), std)
-    x0 = std * normal(9, 4000, dim)
+    x0 = std * normal(9, 2000, dim)
     log_sigma = torch.linspace(math.log(low), math.log(high), 4001, dtype=torch.float64)
     variance = (2 * log_sigma).exp()
     gap = torch.trapezoid(dim / 4 * std**4 / (std**2 + variance) / variance, log_sigma)
