@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # Streams keep the uses of one (seed, index) apart.
-TRAINING, HELD_OUT, SAMPLING, CALIBRATION, PROBE = range(5)
+TRAINING, HELD_OUT, SAMPLING, CALIBRATION, PROBE, TRACE, LIKELIHOOD = range(7)
 
 _MASK = (1 << 64) - 1
 
@@ -34,3 +34,10 @@ def keyed_normal(
         for index in indices
     ]
     return torch.from_numpy(np.stack(draws)) if draws else torch.empty(0, *shape)
+
+
+def keyed_signs(
+    seed: int, indices: Iterable[int], shape: tuple[int, ...], stream: int = TRACE
+) -> Tensor:
+    """Rademacher noise, ±1 with equal chance, drawn as :func:`keyed_normal` draws."""
+    return torch.where(keyed_normal(seed, indices, shape, stream) < 0, -1.0, 1.0)
