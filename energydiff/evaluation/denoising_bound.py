@@ -47,8 +47,8 @@ def denoising_bound(
 
     Args:
         prior: its energy at σ_max is −log p_σmax, as in :func:`ode_likelihood`.
-        levels: nodes, one call of the denoiser each; the quadrature itself is exact to far
-            below the error of the noise from some 16 on.
+        levels: nodes, one call of the denoiser each; from 32 on the quadrature's own error is
+            far below the noise's (on Gaussian data 1e-7 nats per dimension, 1e-3 at 16).
         seed, first: noise belongs to (seed, index of the sample, node), the first sample's index
             being ``first``.
     """

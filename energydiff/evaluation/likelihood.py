@@ -67,7 +67,8 @@ def ode_likelihood(
 
     Args:
         x: noisy samples x0 + σ_min ε, (B, \\*shape), in model coordinates.
-        prior: its energy at σ_max is −log p_σmax: ``gaussian_prior``, or the model's own energy.
+        prior: its energy at σ_max is −log p_σmax: ``gaussian_prior``, or the model's own energy; on
+            the device of x.
         probes: random signs per sample for the trace, held fixed along the path: an unbiased
             estimate of the integral; ``None`` for the exact trace, d backward passes a call.
         seed, first: as in :func:`trace_probes`.

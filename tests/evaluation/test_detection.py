@@ -14,12 +14,12 @@ from energydiff.evaluation import ood_auroc
 
 @pytest.fixture(scope="module")
 def gaussians(tmp_path_factory):
-    """4,000 samples in one dimension of N(0, 0.5²), and as many of N(0, 1.5²)."""
+    """1,500 samples in one dimension of N(0, 0.5²), and as many of N(0, 1.5²)."""
     rng = np.random.default_rng(0)
     sources = []
     for std in (0.5, 1.5):
         path = tmp_path_factory.mktemp("data") / "gaussian.npy"
-        np.save(path, (std * rng.standard_normal((8000, 1))).astype(np.float32))
+        np.save(path, (std * rng.standard_normal((3000, 1))).astype(np.float32))
         sources.append(open_data("arrays", root=path, held_out=0.5, value_range=(-1.0, 1.0)))
     return sources
 
@@ -34,16 +34,16 @@ def test_of_two_gaussians(gaussians):
     sigmas = (0.1, 1.0, 5.0)
     got = ood_auroc(energy(), inside, outside, sigmas)
     want = [2 / math.pi * math.atan(math.sqrt((1.5**2 + s**2) / (0.5**2 + s**2))) for s in sigmas]
-    assert got.numpy() == pytest.approx(want, abs=0.03)
+    assert got.numpy() == pytest.approx(want, abs=0.04)
     assert want[0] > 0.75 and want[2] < 0.55  # noise hides the difference
     turned = ood_auroc(energy(), outside, inside, sigmas)
-    assert turned.numpy() == pytest.approx(1 - got.numpy(), abs=0.03)
+    assert turned.numpy() == pytest.approx(1 - got.numpy(), abs=0.04)
 
 
 def test_is_at_chance_for_one_source(gaussians):
     splits = gaussians[0]
     got = ood_auroc(energy(), splits.train, splits.held_out, (0.1, 1.0))
-    assert got.numpy() == pytest.approx(0.5, abs=0.03)
+    assert got.numpy() == pytest.approx(0.5, abs=0.04)
 
 
 def test_does_not_depend_on_the_batch_size(gaussians):
