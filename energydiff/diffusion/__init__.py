@@ -1,6 +1,6 @@
 """Training objectives, noise levels and the gauge of a trained energy."""
 
-from energydiff.diffusion.calibration import calibrate_gauge
+from energydiff.diffusion.calibration import anchor_gauge, calibrate_gauge
 from energydiff.diffusion.noise import LogNormal, LogUniform, NoiseLevels
 from energydiff.diffusion.objective import (
     DenoisingScoreMatching,
@@ -16,6 +16,7 @@ __all__ = [
     "LogUniform",
     "NoiseLevels",
     "Objective",
+    "anchor_gauge",
     "calibrate_gauge",
     "denoising_loss",
 ]

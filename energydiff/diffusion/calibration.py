@@ -72,6 +72,21 @@ def calibrate_gauge(
     energy.train(was_training)
 
 
+@torch.no_grad()
+def anchor_gauge(energy: EnergyDenoiser, data: Tensor, sigma_max: float, seed: int = 0) -> None:
+    """Set ``energy.gauge`` in place to the one constant that the density at σ_max fixes.
+
+    For an energy whose objective has fixed it across σ; arguments as of :func:`calibrate_gauge`.
+    """
+    gauge = energy.gauge
+    gauge.set(gauge.log_sigma.clone(), torch.zeros_like(gauge.offset))
+    was_training = energy.training
+    energy.eval()
+    anchor = _offset_at_sigma_max(energy, data, sigma_max, seed, batch_size=256)
+    gauge.set(gauge.log_sigma.clone(), torch.full_like(gauge.offset, anchor))
+    energy.train(was_training)
+
+
 def _offset_at_sigma_max(
     energy: EnergyDenoiser, data: Tensor, sigma: float, seed: int, batch_size: int
 ) -> float:

@@ -50,10 +50,12 @@ def curvature(
     *,
     iterations: int = 30,
     seed: int = 0,
+    first: int = 0,
 ) -> Curvature:
     """Curvature of V at x (B, \\*shape) and σ, by Lanczos on Hessian-vector products.
 
-    Each iteration is one Hessian-vector product of the whole batch; d of them are exact.
+    Each iteration is one Hessian-vector product of the whole batch; d of them are exact. The vector
+    it starts from belongs to (seed, index of the state), the first state's index being ``first``.
     """
     squared = per_sample(sigma_vector(sigma, x), x).square()
     wide = torch.float32 if x.device.type == "mps" else torch.float64
@@ -63,7 +65,9 @@ def curvature(
         hessian = energy.hessian_vector_product(x, sigma, moved, label)
         return (squared * hessian).detach().flatten(1).to(wide)
 
-    start = keyed_normal(seed, range(len(x)), tuple(x.shape[1:]), PROBE).to(x.device, wide)
+    start = keyed_normal(seed, range(first, first + len(x)), tuple(x.shape[1:]), PROBE).to(
+        x.device, wide
+    )
     lowest, highest, error = lanczos(product, start.flatten(1), min(iterations, energy.dim))
     slope = noise_slope(energy, x, sigma, label)
     return Curvature(highest.to(slope), lowest.to(slope), error.to(slope), slope)
@@ -72,7 +76,6 @@ def curvature(
 def noise_slope(energy: Energy, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
     """∂V/∂σ = (2V + σ²(∂E/∂log σ − d))/σ at fixed x, (B,), units of x."""
     with torch.no_grad():
-        value = energy.free_energy(x, sigma, label)
-    slope = energy.noise_derivative(x, sigma, label).detach()
-    level = sigma_vector(sigma, x).to(slope)
-    return 2 * value / level + level * (slope - energy.dim)
+        value, _, slope = energy.value_and_grads(x, sigma, label)
+        level = sigma_vector(sigma, x).to(slope)
+        return 2 * energy.energy_to_free_energy(value, sigma) / level + level * (slope - energy.dim)

@@ -172,7 +172,7 @@ class EnergyDiffCLI(LightningCLI):
                 if ckpt_path == str(last) and self._must_export(run, saved):
                     callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
                     finish = next(c for c in callbacks if isinstance(c, CalibrateAndExport))
-                    finish.complete(run, self.trainer.strategy.root_device)
+                    finish.complete(run, self.model, self.trainer.strategy.root_device)
                 print(
                     f"{ckpt_path} has all of its {self.model.total_images} images; raise"
                     " model.total_images to train on."

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
 from energydiff.denoisers import EnergyDenoiser
-from energydiff.diffusion import calibrate_gauge
+from energydiff.diffusion import anchor_gauge, calibrate_gauge
 from energydiff.errors import UserError
 from energydiff.progress import progress
 from energydiff.saving import (
@@ -29,8 +29,12 @@ from energydiff.training.ema import EMA
 from energydiff.training.module import DiffusionModule
 
 
-def calibrate(saved: SavedModel, evaluations: int, images: int = 4_096) -> None:
+def calibrate(
+    saved: SavedModel, evaluations: int, images: int = 4_096, anchor: bool = False
+) -> None:
     """Fix the gauge of a saved model anew, in place, on the data its run was trained on.
+
+    With ``anchor`` only its constant, for a model whose objective has fixed the rest.
 
     Raises:
         UserError: the model has no gauge, or no run behind it says what its data was.
@@ -41,6 +45,9 @@ def calibrate(saved: SavedModel, evaluations: int, images: int = 4_096) -> None:
         raise UserError("this model's file does not say what data it was trained on.")
     data = DiffusionData(**saved.config["data"])
     clean = data.clean(data.train_source, images).to(next(saved.denoiser.parameters()).device)
+    if anchor:
+        anchor_gauge(saved.denoiser, clean, saved.sigma_max)
+        return
     with progress("Calibrating the gauge", evaluations) as tell:
         calibrate_gauge(
             saved.denoiser,
@@ -56,8 +63,8 @@ class CalibrateAndExport(Callback):
     """At the end of fit: calibrates the averaged model's gauge, saves it, writes ``export/``.
 
     Args:
-        evaluations: noise derivatives to average for the gauge; 0 leaves the gauge as it is, as
-            does an objective that fixes it.
+        evaluations: noise derivatives to average for the gauge; 0 leaves the gauge as it is. An
+            objective that fixes it needs none: only its constant is set, from the density at σ_max.
         images: training images they are taken on.
     """
 
@@ -72,16 +79,19 @@ class CalibrateAndExport(Callback):
         assert isinstance(data, DiffusionData)
         ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
         averaged = ema.averaged(pl_module) if ema else pl_module
-        free = not pl_module.objective.fixes_gauge
-        if isinstance(averaged.denoiser, EnergyDenoiser) and self.evaluations and free:
-            rank_zero_info(f"Calibrating the gauge on {self.evaluations} noise derivatives.")
-            calibrate_gauge(
-                averaged.denoiser,
-                data.clean(data.train_source, self.images).to(pl_module.device),
-                pl_module.sigma_min,
-                pl_module.sigma_max,
-                evaluations=self.evaluations,
-            )
+        if isinstance(averaged.denoiser, EnergyDenoiser) and self.evaluations:
+            clean = data.clean(data.train_source, self.images).to(pl_module.device)
+            if pl_module.objective.fixes_gauge:
+                anchor_gauge(averaged.denoiser, clean, pl_module.sigma_max)
+            else:
+                rank_zero_info(f"Calibrating the gauge on {self.evaluations} noise derivatives.")
+                calibrate_gauge(
+                    averaged.denoiser,
+                    clean,
+                    pl_module.sigma_min,
+                    pl_module.sigma_max,
+                    evaluations=self.evaluations,
+                )
             # Constant in x: the weights in training are the same model under either gauge.
             assert isinstance(pl_module.denoiser, EnergyDenoiser)
             pl_module.denoiser.gauge.load_state_dict(averaged.denoiser.gauge.state_dict())
@@ -91,13 +101,13 @@ class CalibrateAndExport(Callback):
             save_model(averaged.saved_model(), run / "export")
             rank_zero_info(f"Saved {run / LAST_CHECKPOINT} and {run / 'export'}.")
 
-    def complete(self, run: Path, device: torch.device) -> None:
+    def complete(self, run: Path, module: DiffusionModule, device: torch.device) -> None:
         """The same from the last checkpoint of a run folder, for a run killed before this point."""
         file = run / LAST_CHECKPOINT
         saved = open_model(file)
         if isinstance(saved.denoiser, EnergyDenoiser) and self.evaluations:
             saved.denoiser.to(device)
-            calibrate(saved, self.evaluations, self.images)
+            calibrate(saved, self.evaluations, self.images, module.objective.fixes_gauge)
             gauge = saved.denoiser.cpu().gauge.state_dict()
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
             for weights in ("state_dict", "current_model_state"):  # averaged, and as trained

@@ -10,19 +10,23 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
-from torchmetrics import MaxMetric, MeanMetric, Metric
+from torchmetrics import MaxMetric, MeanMetric, Metric, MinMetric
 
 from energydiff.data import image_grid
 from energydiff.denoisers import EnergyDenoiser
 from energydiff.diffusion import calibrate_gauge
+from energydiff.energies import Energy
+from energydiff.evaluation import heat_residual
 from energydiff.random import PROBE, keyed_normal
-from energydiff.sampling import Euler, SampleResult, karras_sigmas
+from energydiff.sampling import Euler, SampleResult, curvature, karras_sigmas
 from energydiff.sampling.certificate import rises, rounding_tolerance
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
 from energydiff.training.module import DiffusionModule
 
 PROBE_LEVELS = 5
+LANCZOS_STEPS = 8
+EXTREMES: dict[str, type[Metric]] = {"lambda_max": MaxMetric, "lambda_min": MinMetric}
 
 
 class LyapunovMonitor(Callback):
@@ -34,6 +38,10 @@ class LyapunovMonitor(Callback):
 
     Logged under ``lyapunov/``: ``V_s<σ>`` and ``E_s<σ>``, means over noisy held-out images;
     ``gap_s<σ>``, mean E of pure noise of the data's RMS minus that of the data, at the same σ;
+    ``time_residual_s<σ>``, mean of ∂E/∂log σ − (d − ‖ε‖²), nats, 0 for a true density; at a few of
+    these states ``heat_residual_s<σ>``, the heat equation's relative residual, ``lambda_max_s<σ>``,
+    the largest λ_max(∇²V), ``lambda_min_s<σ>``, the smallest λ_min(∇D), and ``V_unordered_s<σ>``,
+    the share where ∂V/∂σ < 0;
     ``descending``, share of probe steps along which V fell; ``worst_rise`` of V in one step;
     ``descent_rises`` and ``landscape_rises``, share of steps on which either part rose.
 
@@ -42,6 +50,7 @@ class LyapunovMonitor(Callback):
         samples: probe trajectories, and images in the grid.
         steps: Euler steps of each trajectory.
         probe_images: held-out images on which V and E are averaged.
+        curvature_states: of these, how many are looked at for curvature and the heat equation.
         calibration_evaluations: noise derivatives spent on the quick calibration.
     """
 
@@ -51,10 +60,12 @@ class LyapunovMonitor(Callback):
         samples: int = 64,
         steps: int = 18,
         probe_images: int = 256,
+        curvature_states: int = 8,
         calibration_evaluations: int = 2_048,
     ) -> None:
         self.every_images, self.samples, self.steps = every_images, samples, steps
-        self.probe_images, self.calibration_evaluations = probe_images, calibration_evaluations
+        self.probe_images, self.curvature_states = probe_images, curvature_states
+        self.calibration_evaluations = calibration_evaluations
         self._last_step = -1
 
     def on_train_batch_end(
@@ -108,19 +119,28 @@ class LyapunovMonitor(Callback):
                 evaluations=self.calibration_evaluations,
             )
         clean = data.clean(data.held_out_source, self.probe_images).to(module.device)
-        mine = range(trainer.global_rank, len(clean), trainer.world_size)
-        images = clean[trainer.global_rank :: trainer.world_size]
-        ends = math.log(module.sigma_min), math.log(module.sigma_max)
+        mine = _share(len(clean), trainer)
+        watched = _share(min(self.curvature_states, len(clean)), trainer)
         metrics: dict[str, Metric] = {}
+        ends = math.log(module.sigma_min), math.log(module.sigma_max)
         for level in torch.linspace(*ends, PROBE_LEVELS).exp().tolist():
-            noise = keyed_normal(0, mine, energy.shape, PROBE).to(images)
+            noise = keyed_normal(0, mine, energy.shape, PROBE).to(clean)
+            noisy = clean[mine.start : mine.stop] + level * noise
             # Pure noise of the data's own RMS, under the same observation noise.
-            blank = energy.sigma_data * keyed_normal(1, mine, energy.shape, PROBE).to(images)
-            at_data = energy(images + level * noise, level)
-            at_noise = energy(blank + level * noise, level)
-            free_energy = energy.energy_to_free_energy(at_data, level)
-            for name, value in (("V", free_energy), ("E", at_data), ("gap", at_noise - at_data)):
-                metrics[f"{name}_s{level:.3g}"] = _updated(MeanMetric(), value)
+            blank = energy.sigma_data * keyed_normal(1, mine, energy.shape, PROBE).to(clean)
+            at_data, _, slope = energy.value_and_grads(noisy, level)
+            values = {
+                "V": energy.energy_to_free_energy(at_data, level),
+                "E": at_data,
+                "gap": energy(blank + level * noise, level) - at_data,
+                "time_residual": slope - (energy.dim - noise.square().flatten(1).sum(1)),
+            }
+            states = clean[watched.start : watched.stop]
+            states = states + level * keyed_normal(0, watched, energy.shape, PROBE).to(clean)
+            values |= _watched(energy, states, level, watched.start)
+            for name, value in values.items():
+                kind = EXTREMES.get(name, MeanMetric)
+                metrics[f"{name}_s{level:.3g}"] = _updated(kind(), value, module.device)
         return _computed(metrics)
 
     def _show_samples(self, trainer: pl.Trainer, module: DiffusionModule, samples: Tensor) -> None:
@@ -144,6 +164,25 @@ class LyapunovMonitor(Callback):
                 )
             elif hasattr(logger, "log_image"):  # Weights & Biases, MLflow
                 logger.log_image(key="samples", images=[grid], step=trainer.global_step)
+
+
+def _share(count: int, trainer: pl.Trainer) -> range:
+    """This rank's part of ``count`` probes, in one piece."""
+    rank, ranks = trainer.global_rank, trainer.world_size
+    return range(rank * count // ranks, (rank + 1) * count // ranks)
+
+
+def _watched(energy: Energy, states: Tensor, level: float, first: int) -> dict[str, Tensor]:
+    """How consistent and how curved the energy is at a few states, each (B,)."""
+    if not len(states):
+        return {name: states.new_empty(0) for name in ("heat_residual", *EXTREMES, "V_unordered")}
+    curved = curvature(energy, states, level, iterations=LANCZOS_STEPS, first=first)
+    return {
+        "heat_residual": heat_residual(energy, states, level, first=first).relative.abs(),
+        "lambda_max": curved.highest,
+        "lambda_min": curved.denoiser_lowest,
+        "V_unordered": (curved.noise_slope < 0).float(),
+    }
 
 
 def _descent_metrics(result: SampleResult, device: torch.device) -> dict[str, float]:
