@@ -1,0 +1,220 @@
+"""What makes V a Lyapunov function of a learned energy: score matching, calibration, dual training.
+
+    python -m benchmarks.lyapunov [--seeds 0 1 2] [--fashion path/to/fashion-mnist] [--out FOLDER]
+
+Trains an energy on a 2-D mixture whose truth is known, on digits and, given its files, on
+Fashion-MNIST, by denoising score matching alone and dually, with the same images and noise. What
+is trained already is kept. Each model trained by denoising alone is measured with a gauge of zero
+and after calibration. Prints quality, how far ∂E/∂log σ is biased, how often V rises along
+unguarded and guarded sampling, and the likelihood three ways.
+"""
+
+import argparse
+import json
+import os
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.likelihood import measure as likelihoods
+from benchmarks.runs import train_missing
+from energydiff.data import Source, open_data
+from energydiff.denoisers import EnergyDenoiser
+from energydiff.diffusion import anchor_gauge, calibrate_gauge
+from energydiff.energies import GaussianMixture
+from energydiff.errors import sentences
+from energydiff.evaluation import held_out_losses
+from energydiff.progress import progress
+from energydiff.random import HELD_OUT, keyed_normal
+from energydiff.sampling import Euler, GuardedHeun, Heun, certify, karras_sigmas
+from energydiff.saving import SavedModel, open_model
+
+OBJECTIVES = {"denoising": "DenoisingScoreMatching", "dual": "DualScoreMatching"}
+SIGMAS = torch.logspace(-1.5, 0.9, 9).tolist()
+BIAS_SIGMAS = (0.03, 0.12, 0.5, 2.0)
+STEPS = (6, 18, 64)
+POINTS = 50_000
+MIXTURE = GaussianMixture(
+    0.8
+    * torch.stack(
+        [torch.arange(8).mul(torch.pi / 4).cos(), torch.arange(8).mul(torch.pi / 4).sin()], 1
+    ),
+    std=0.04,
+    weights=torch.arange(1.0, 9.0),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set with the configuration trained on it."""
+
+    name: str
+    config: str
+    source: str
+    root: Path | None
+    arguments: tuple[str, ...] = ()
+
+
+def main() -> None:
+    """Train what is missing, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--fashion", type=Path, help="folder of Fashion-MNIST's IDX files")
+    parser.add_argument("--samples", type=int, default=256, help="trajectories per sampler")
+    parser.add_argument("--images", type=int, default=32, help="held-out images for likelihoods")
+    parser.add_argument("--out", type=Path, default=Path("runs/lyapunov"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with sentences():
+        tasks = tasks_of(options)
+        train_missing(
+            {
+                run_folder(options.out, task, objective, seed): [
+                    *("--config", f"configs/{task.config}.yaml", *task.arguments),
+                    *("--model.objective", f"energydiff.diffusion.{name}"),
+                    *("--seed_everything", str(seed)),
+                ]
+                for task in tasks
+                for seed in options.seeds
+                for objective, name in OBJECTIVES.items()
+            },
+            options.jobs,
+        )
+        rows = measure_all(tasks, options)
+        (options.out / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
+        for task in tasks:
+            Console().print(table(task.name, [r for r in rows if r["task"] == task.name]))
+
+
+def tasks_of(options: argparse.Namespace) -> list[Task]:
+    """The data sets, the mixture's points drawn anew where there are none."""
+    points = options.out / "mixture.npy"
+    if not points.is_file():
+        options.out.mkdir(parents=True, exist_ok=True)
+        np.save(points, mixture_points(torch.Generator().manual_seed(0)).numpy())
+    tasks = [
+        Task("2-D mixture", "mixture/energy_mlp", "arrays", points, ("--data.root", str(points))),
+        Task("digits", "digits/energy_transformer", "digits", None),
+    ]
+    if options.fashion:
+        config = "fashion_mnist/energy_transformer"
+        root = ("--data.root", str(options.fashion))
+        tasks.append(Task("Fashion-MNIST", config, "idx", options.fashion, root))
+    return tasks
+
+
+def mixture_points(generator: torch.Generator) -> Tensor:
+    """Draws from the mixture, (POINTS, 2)."""
+    weights = MIXTURE.log_weights.exp()
+    mode = torch.multinomial(weights, POINTS, replacement=True, generator=generator)
+    noise = torch.randn(POINTS, 2, generator=generator)
+    return MIXTURE.means[mode] + MIXTURE.std[mode] * noise
+
+
+def run_folder(out: Path, task: Task, objective: str, seed: int) -> Path:
+    """Where one run lives."""
+    return out / f"{task.config.replace('/', '_')}_{objective}_{seed}"
+
+
+def measure_all(tasks: list[Task], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every task, way and seed."""
+    rows = []
+    jobs = [(t, s, o) for t in tasks for s in options.seeds for o in OBJECTIVES]
+    with progress("Measuring", len(jobs)) as tell:
+        for done, (task, seed, objective) in enumerate(jobs, start=1):
+            model = open_model(run_folder(options.out, task, objective, seed))
+            energy = model.denoiser
+            assert isinstance(energy, EnergyDenoiser)
+            data = open_data(task.source, root=task.root, **_range(task))  # type: ignore[arg-type]
+            clean = model.normalization.encode(raw(data.train, 4_096))
+            ways = ("dual",)
+            if objective == "denoising":
+                ways = ("denoising", "denoising, calibrated")  # type: ignore[assignment]
+            for way in ways:
+                if way == "denoising, calibrated":
+                    calibrate_gauge(energy, clean, model.sigma_min, model.sigma_max)
+                else:
+                    anchor_gauge(energy, clean, model.sigma_max)
+                row = {"task": task.name, "seed": seed, "way": way}
+                rows.append(row | measure(model, data.held_out, options))
+                if task.source == "arrays":
+                    rows[-1]["error of E"] = error_of_energy(energy)
+            tell(done)
+    return rows
+
+
+def measure(model: SavedModel, held_out: Source, options: argparse.Namespace) -> dict[str, Any]:
+    """One model on held-out data."""
+    energy = model.denoiser
+    assert isinstance(energy, EnergyDenoiser)
+    first = raw(held_out, 2_000)
+    source = held_out.select(np.arange(len(first)))
+    losses = held_out_losses(energy, source, SIGMAS, energy.sigma_data)
+    row: dict[str, Any] = {"loss": float(losses.mean())}
+
+    clean = model.normalization.encode(first)
+    for sigma in BIAS_SIGMAS:
+        noise = keyed_normal(1, range(len(clean)), energy.shape, HELD_OUT)
+        slope = energy.noise_derivative(clean + sigma * noise, sigma)
+        residual = slope - (energy.dim - noise.square().flatten(1).sum(1))
+        row[f"bias {sigma:g}"] = float(residual.mean())
+
+    for sampler in (Euler, Heun, GuardedHeun):
+        for steps in STEPS:
+            method = sampler(karras_sigmas(steps, model.sigma_min, model.sigma_max))
+            certificate = certify(method(energy, seeds=range(options.samples)).trace)
+            name = f"{sampler.__name__} {steps}"
+            row[name] = certificate.rises / certificate.steps
+            row[f"{name}, descent"] = certificate.descent_rises / certificate.steps
+    numbers = likelihoods(model, first[: options.images], probes=1, levels=64)
+    for name, values in numbers["likelihood"].items():
+        row[f"bits/dim by {name}"] = values["bits/dim"][0]
+    return row
+
+
+def error_of_energy(energy: EnergyDenoiser) -> float:
+    """Mean |E − E_exact| over noisy draws and σ, nats."""
+    points = mixture_points(torch.Generator().manual_seed(1))[:2_000]
+    errors = []
+    with torch.no_grad():
+        for sigma in SIGMAS:
+            noise = keyed_normal(2, range(len(points)), energy.shape, HELD_OUT)
+            x = points + sigma * noise
+            errors.append((energy(x, sigma) - MIXTURE(x, sigma)).abs().mean())
+    return float(torch.stack(errors).mean())
+
+
+def raw(source: Source, count: int) -> Tensor:
+    """The first samples of a source, raw."""
+    return torch.stack([source[i][0] for i in range(min(count, len(source)))])
+
+
+def table(name: str, rows: list[dict[str, Any]]) -> Table:
+    """Means over seeds, quantities down and ways across."""
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    result = Table("", *ways, title=f"{name}, mean of {len({r['seed'] for r in rows})} seeds")
+    for quantity in (key for key in rows[0] if key not in ("task", "seed", "way")):
+        cells = []
+        for way in ways:
+            mean = statistics.mean(row[quantity] for row in rows if row["way"] == way)
+            share = quantity.split()[0] in ("Euler", "Heun", "GuardedHeun")
+            cells.append(f"{100 * mean:.3g} %" if share else f"{mean:.4g}")
+        result.add_row(quantity, *cells)
+    return result
+
+
+def _range(task: Task) -> dict[str, Any]:
+    """Points are coordinates as they are."""
+    return {"value_range": (-1.0, 1.0)} if task.source == "arrays" else {}
+
+
+if __name__ == "__main__":
+    main()
