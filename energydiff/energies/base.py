@@ -69,10 +69,15 @@ class Energy(Denoiser):
 
     A subclass may also override ``value_and_grad`` with an analytic gradient, which must equal
     autograd's. Attribute ``exact``: E is the true −log p_σ of some data density, so the theorems
-    on the Lyapunov function hold for it and a certificate may say ``proved``.
+    on the Lyapunov function hold for it and a certificate may say ``proved``. Attribute
+    ``convex_denoiser``: D is the gradient of a convex function by construction, so that the theorem
+    on the descent part holds. Attribute ``noise_blind``: σ is only a temperature, E = H(x)/σ², and
+    there is no noise to go down.
     """
 
     exact: bool = False
+    convex_denoiser: bool = False
+    noise_blind: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:

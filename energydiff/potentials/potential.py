@@ -20,10 +20,10 @@ class Potential(nn.Module, ABC):
     def __init__(self, backbone: Network) -> None:
         super().__init__()
         if not isinstance(backbone, self.takes):
-            kind = "a scalar" if isinstance(backbone, ScalarNetwork) else "a vector field"
             raise UserError(
-                f"{type(backbone).__name__} is {kind}: parametrization scalar is for the former,"
-                " every other one for the latter."
+                f"{type(backbone).__name__} does not fit this parametrization, which takes a"
+                f" {self.takes.__name__}: scalar is for ScalarNetworks (EnergyTransformer), convex"
+                " for InputConvex, every other one for Backbones (MLP, UNet)."
             )
         self.backbone = backbone
 
