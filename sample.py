@@ -14,9 +14,18 @@ import energydiff  # first: it makes lightning importable beside a CPU torch
 from energydiff.errors import UserError, sentences
 from energydiff.report.sampling import require_room, write_sampling
 from energydiff.sampling import (
+    HMC,
+    MALA,
+    Ancestral,
     Certificate,
+    Churn,
+    DPMSolver2M,
     Euler,
+    GuardedEuler,
+    GuardedHeun,
     Heun,
+    Langevin,
+    Sampler,
     SampleResult,
     geometric_sigmas,
     given_sigmas,
@@ -25,7 +34,18 @@ from energydiff.sampling import (
 )
 from energydiff.training.predict import SampleRequest, draw_samples
 
-SAMPLERS = {"euler": Euler, "heun": Heun}
+SAMPLERS: dict[str, type[Sampler]] = {
+    "euler": Euler,
+    "heun": Heun,
+    "guarded_euler": GuardedEuler,
+    "guarded_heun": GuardedHeun,
+    "dpm_solver_2m": DPMSolver2M,
+    "ancestral": Ancestral,
+    "churn": Churn,
+    "langevin": Langevin,
+    "mala": MALA,
+    "hmc": HMC,
+}
 Grid = Literal["karras", "geometric", "linear"]
 GRIDS = {"karras": karras_sigmas, "geometric": geometric_sigmas, "linear": linear_sigmas}
 
@@ -33,7 +53,18 @@ GRIDS = {"karras": karras_sigmas, "geometric": geometric_sigmas, "linear": linea
 def sample(
     model: Path,
     num_samples: int = 64,
-    sampler: Literal["heun", "euler"] = "heun",
+    sampler: Literal[
+        "heun",
+        "euler",
+        "guarded_heun",
+        "guarded_euler",
+        "dpm_solver_2m",
+        "ancestral",
+        "churn",
+        "langevin",
+        "mala",
+        "hmc",
+    ] = "heun",
     steps: int | None = None,
     grid: Grid | None = None,
     rho: float | None = None,
@@ -54,7 +85,7 @@ def sample(
     Args:
         model: A run folder, a checkpoint or an exported model.
         num_samples: How many; sample i depends on (seed, i) alone.
-        sampler: heun (order 2, two evaluations per step) or euler (DDIM).
+        sampler: See docs/sample.md; heun has order 2 at two evaluations per step, euler is DDIM.
         steps: Steps down the noise grid, 18 by default; a final denoising follows.
         grid: Spacing of the noise levels, karras by default.
         rho: Of the karras grid, 7 by default; the larger, the shorter the steps at low noise.
@@ -75,6 +106,10 @@ def sample(
         saved.denoiser.require_energy()
         if not trace:
             raise UserError("--require_descent needs the record that --trace false switches off.")
+        if SAMPLERS[sampler].stochastic:
+            raise UserError(
+                f"--require_descent cannot be met by {sampler}: its noise raises V, as it should."
+            )
     require_room(out, num_samples, record=trace and saved.denoiser.energy is not None)
     if sigmas is None:
         low = saved.sigma_min if sigma_min is None else sigma_min
@@ -137,12 +172,17 @@ def _table(
     if certificate is None:
         table.add_row("certificate", "none: nothing was recorded, or the model has no energy")
         return table
-    verdict = "holds" if certificate.holds else "fails"
+    verdict = {True: "holds", False: "fails", None: "none to pass"}[certificate.holds]
     table.add_row("certificate", f"{verdict} ({certificate.claim})")
+    table.add_row(
+        "  descent part, landscape part",
+        f"{certificate.descent_claim}, {certificate.landscape_claim}",
+    )
     table.add_row("steps on which V rose", f"{certificate.rises} of {certificate.steps}")
     table.add_row("  in the descent part", str(certificate.descent_rises))
     table.add_row("  in the landscape part", str(certificate.landscape_rises))
     table.add_row("worst rise of V", f"{certificate.worst_rise:.3g}")
+    table.add_row("steps with a refused proposal", str(certificate.fallbacks))
     return table
 
 

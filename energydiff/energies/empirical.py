@@ -92,16 +92,22 @@ class EmpiricalData(Energy):
         """log Σ exp(kernel) (B,) and, if asked, the posterior mean (B, d), by a running softmax."""
         top = torch.full_like(sigma, -torch.inf)
         total = torch.zeros_like(sigma)
+        nearest = torch.zeros(len(x), self.dim).to(total)
         weighted = sigma.new_zeros(len(x), self.dim) if mean else None
         for logits, y in self._log_kernels(x, sigma):
-            new_top = torch.maximum(top, logits.amax(1))
+            highest, index = logits.max(1)
+            nearest = torch.where((highest > top)[:, None], y[index], nearest)
+            new_top = torch.maximum(top, highest)
             rescale = (top - new_top).exp()
             weights = (logits - new_top[:, None]).exp()
             total = total * rescale + weights.sum(1)
             if weighted is not None:
                 weighted = weighted * rescale[:, None] + weights @ y
             top = new_top
-        log_sum = top + total.log()
+        # The nearest point's distance once more, by differences: next to a stored point it is all
+        # there is to V, and the matrix product has rounded it by ‖x‖².
+        squared = (x.flatten(1).to(nearest) - nearest).square().sum(1)
+        log_sum = total.log() - squared / (2 * sigma**2)
         return log_sum, None if weighted is None else weighted / total[:, None]
 
     def extra_repr(self) -> str:

@@ -2,5 +2,12 @@
 
 from energydiff.report.free_energy import free_energy_plot
 from energydiff.report.samples import comparison_grid, sample_grid, samples_with_traces
+from energydiff.report.sampling import load_trace
 
-__all__ = ["comparison_grid", "free_energy_plot", "sample_grid", "samples_with_traces"]
+__all__ = [
+    "comparison_grid",
+    "free_energy_plot",
+    "load_trace",
+    "sample_grid",
+    "samples_with_traces",
+]

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from energydiff.report.style import ALARM, INK, LINE, figure
-from energydiff.sampling.certificate import certify, rises, rounding_tolerance
+from energydiff.sampling.certificate import certify, rising
 from energydiff.sampling.trace import Trace
 
 NOISE_LABEL = "noise level σ (falling)"
@@ -106,6 +106,8 @@ def certificate_sentence(trace: Trace) -> str:
         }[certificate.claim]
         return f"V fell at all {certificate.steps:,} steps of {samples:,} samples ({basis})"
     share = certificate.rises / certificate.steps
+    if certificate.holds is None:
+        return f"V rose at {share:.1%} of {certificate.steps:,} steps (noise was added: no claim)"
     return (
         f"V rose at {certificate.rises:,} of {certificate.steps:,} steps ({share:.2%}),"
         f" by {certificate.worst_rise:.3g} at worst"
@@ -117,7 +119,7 @@ def _rise_points(trace: Trace) -> tuple[Tensor, Tensor]:
 
     Where V was not finite, the last point before it.
     """
-    rose = rises(trace.descent + trace.landscape, rounding_tolerance(trace))
+    rose = rising(trace)
     after, before = trace.free_energy[1:], trace.free_energy[:-1]
     shown = after.isfinite()
     height = torch.where(shown, after, before)

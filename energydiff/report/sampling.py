@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from energydiff.data import write_images
 from energydiff.errors import UserError
@@ -22,11 +23,14 @@ TRACE_MEANING = {
     "descent": "V(x', sigma) - V(x, sigma): the move at fixed noise, (steps, samples)",
     "landscape": "V(x', sigma') - V(x', sigma): the change of noise at a fixed point,"
     " (steps, samples); descent + landscape is the change of free_energy",
-    "bound": "eta (1 - eta/2) |grad V|^2 with eta = 1 - sigma'/sigma: for an exact energy an Euler"
-    " step has descent <= -bound, (steps, samples)",
+    "bound": "eta (1 - eta/2) |grad V|^2 for the eta of the step taken, 1 - sigma'/sigma unless a"
+    " guard shortened it: an exact energy's Euler step has descent <= -bound, (steps, samples)",
+    "x_norm": "norm of x at each point, the scale of its rounding, (points, samples)",
+    "fallbacks": "proposals refused at each step, by a guard or by Metropolis, (steps, samples)",
 }
 
 
+SEAL = ("claim", "descent_claim", "landscape_claim", "digest")
 RECORD = ("trace.npz", "trace.json", "free_energy.png", "certificate.json")
 
 
@@ -88,10 +92,27 @@ def _write_trace(trace: Trace, out: Path, settings: dict[str, Any]) -> None:
         out / "trace.json",
         {
             "arrays": {n: {"meaning": TRACE_MEANING[n], "shape": s} for n, s in shapes.items()},
-            "claim": trace.claim,
+            **{name: getattr(trace, name) for name in SEAL},
             "settings": settings,
         },
     )
+
+
+def load_trace(folder: str | Path) -> Trace:
+    """The trace that a sampling run left in ``folder``; ``certify`` refuses it if it was edited.
+
+    Raises UserError where there is none.
+    """
+    folder = Path(folder)
+    try:
+        described = json.loads((folder / "trace.json").read_text())
+        with np.load(folder / "trace.npz", allow_pickle=False) as archive:
+            arrays: dict[str, Any] = {name: torch.from_numpy(archive[name]) for name in archive}
+        return Trace(**arrays, **{name: described[name] for name in SEAL})
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds no trace.npz and trace.json of samples ({error})."
+        ) from error
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

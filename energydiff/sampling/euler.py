@@ -1,10 +1,9 @@
 """Euler's method on the probability-flow ODE, which is DDIM (Song et al. 2021)."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from energydiff.sampling.sampler import Point, Sampler
+from energydiff.sampling.run import Point, Run
+from energydiff.sampling.sampler import Sampler
 
 
 class Euler(Sampler):
@@ -17,7 +16,5 @@ class Euler(Sampler):
     order = 1
     descends = True
 
-    def step(
-        self, residual_at: Callable[[Tensor, float], Tensor], here: Point, sigma: float
-    ) -> Tensor:
+    def step(self, run: Run, here: Point, sigma: float) -> Tensor:
         return here.x - (1 - sigma / here.sigma) * here.residual

@@ -1,10 +1,9 @@
 """Heun's method on the probability-flow ODE (Karras et al. 2022, algorithm 1)."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from energydiff.sampling.sampler import Point, Sampler
+from energydiff.sampling.run import Point, Run
+from energydiff.sampling.sampler import Sampler
 
 
 class Heun(Sampler):
@@ -14,12 +13,11 @@ class Heun(Sampler):
     """
 
     order = 2
+    evaluations = 2
 
-    def step(
-        self, residual_at: Callable[[Tensor, float], Tensor], here: Point, sigma: float
-    ) -> Tensor:
+    def step(self, run: Run, here: Point, sigma: float) -> Tensor:
         # dx/dσ = (x − D)/σ
         slope = here.residual / here.sigma
         guess = here.x + (sigma - here.sigma) * slope
-        corrected = 0.5 * (slope + residual_at(guess, sigma) / sigma)
+        corrected = 0.5 * (slope + run.evaluate(guess, sigma).residual / sigma)
         return here.x + (sigma - here.sigma) * corrected

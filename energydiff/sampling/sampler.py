@@ -1,11 +1,10 @@
-"""What every sampler shares: the loop over the noise grid, the record, the counts.
+"""What every sampler shares: the loop over the noise levels.
 
-A sampler writes only ``step``. The loop evaluates the model once at each point of the trajectory
-(that gradient is both the step's and the record's) and, when it records, the energy once more
-after the move at unchanged noise.
+A sampler writes only ``step``, or ``advance`` if it decides per sample which step to take. The
+loop asks the model once at each point of the trajectory (that gradient is both the step's and the
+record's) and, when it records, for the energy once more after a move at unchanged noise.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,11 +12,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Denoiser, Energy, require_labels
+from energydiff.energies.base import Denoiser, require_labels
 from energydiff.errors import UserError
 from energydiff.random import SAMPLING, keyed_normal
 from energydiff.sampling.grids import given_sigmas
-from energydiff.sampling.trace import Claim, Recorder, Trace
+from energydiff.sampling.run import Move, Point, Run
+from energydiff.sampling.trace import Claim, Claims, Recorder, Trace
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class SampleResult:
     Attributes:
         samples: (B, \\*shape), in model coordinates (about [-1, 1]).
         trace: the record; ``None`` if switched off or if the model has no energy.
-        nfe: calls of the denoiser (gradients of the energy) per sample.
-        energy_evaluations: energies evaluated for the record alone, per sample: one per step,
-            and without a final denoising one more at the end.
+        nfe: calls of the denoiser (gradients of the energy), each for the batch or a part of it.
+        energy_evaluations: calls of the energy alone, for the record or for a guard's decisions.
+            For a plain sampler one per step, and without a final denoising one more at the end.
     """
 
     samples: Tensor
@@ -38,35 +38,47 @@ class SampleResult:
     energy_evaluations: int
 
 
-@dataclass(frozen=True)
-class Point:
-    """A point of a trajectory with the model's answer there: ``residual`` = ∇V = x − D(x, σ)."""
-
-    x: Tensor
-    sigma: float
-    residual: Tensor
-
-
-class Sampler(ABC):
-    """Deterministic sampling down a grid of noise levels.
+class Sampler:
+    """Sampling down a grid of noise levels.
 
     Args:
         sigmas: noise grid, (steps + 1,), falling, all positive.
         final_denoise: end with x ← D(x, σ_min), one more step.
     """
 
-    order: int  # of the error in the step size, for the probability-flow ODE
+    order: int | None = None  # of the error in the step size, for the probability-flow ODE
+    evaluations: int = 1  # function evaluations per step, fallbacks apart
     descends: bool = False  # every step is covered by the descent theorem if the energy is exact
+    stochastic: bool = False  # draws noise along the way
 
     def __init__(self, sigmas: Sequence[float] | Tensor, final_denoise: bool = False) -> None:
-        self.sigmas = given_sigmas(sigmas)
-        self.final_denoise = final_denoise
+        self.sigmas, self.final_denoise = given_sigmas(sigmas), final_denoise
 
-    @abstractmethod
-    def step(
-        self, residual_at: Callable[[Tensor, float], Tensor], here: Point, sigma: float
-    ) -> Tensor:
-        """x at the next, lower ``sigma``. ``residual_at(x, σ)`` costs one function evaluation."""
+    def step(self, run: Run, here: Point, sigma: float) -> Tensor:
+        """x at the next ``sigma``, like ``here.x``."""
+        raise NotImplementedError
+
+    def eta(self, here: Point, sigma: float) -> float:
+        """η of the step from ``here`` to ``sigma``."""
+        return 1 - sigma / here.sigma
+
+    def advance(self, run: Run, here: Point, sigma: float) -> Move:
+        """One step and what is known of its end."""
+        return Move(self.step(run, here, sigma), self.eta(here, sigma))
+
+    def denoise(self, run: Run, here: Point) -> Move:
+        """The final x ← D(x, σ_min)."""
+        return Move(here.x - here.residual, 1.0)
+
+    def claims(self, model: Denoiser) -> Claims:
+        """What kind of statement a certificate on this model would be."""
+        exact: bool = getattr(model, "exact", False)
+        # ∂V/∂σ ≥ 0 at any x, wherever the sampler goes
+        landscape: Claim = "proved" if exact else "observed"
+        if self.stochastic:
+            return Claims("stochastic", "stochastic", landscape)
+        descent: Claim = "proved" if exact and self.descends else "observed"
+        return Claims(descent, descent, landscape)
 
     @torch.no_grad()
     def __call__(
@@ -84,31 +96,37 @@ class Sampler(ABC):
         Args:
             model: any denoiser; an energy is also recorded.
             x_init: starting points at σ_max, (B, \\*shape); or
-            seeds: one integer per sample, from which its starting noise is drawn. The same seed
-                gives the same sample whatever batch it is in.
+            seeds: one integer per sample, from which its starting noise is drawn, and all noise of
+                a stochastic sampler, which needs them beside ``x_init`` too. The same seed gives
+                the same sample whatever batch it is in.
             label: class labels (B,), −1 for unknown.
             trace: record the Lyapunov function, if the model has an energy.
             on_step: called with (points done, point) at each point of the trajectory.
         """
+        seeds = None if seeds is None else list(seeds)
         x = self._start(model, x_init, seeds)
         require_labels(model, x, None if label is None else label.cpu())  # once: may wait
-        run = _Run(model, label, Recorder() if trace and model.energy is not None else None)
+        recorder = Recorder() if trace and model.energy is not None else None
+        run = Run(model, label, seeds if self.stochastic else None, recorder)
         levels = self.sigmas.tolist()
-        for index, (sigma, lower) in enumerate(pairwise(levels)):
-            here = run.point(x, sigma)
+        here = run.point(x, levels[0])
+        for index, (_, lower) in enumerate(pairwise(levels)):
             if on_step is not None:
                 on_step(index, here)
-            x = self.step(run.residual_at, here, lower)
-            run.record_move(x, sigma, 1 - lower / sigma)
+            here = run.follow(here, self.advance(run, here, lower), lower)
         if self.final_denoise:
-            here = run.point(x, levels[-1])
             if on_step is not None:
                 on_step(len(levels) - 1, here)
-            x = here.x - here.residual
-        return run.result(x, levels[-1], self.final_denoise, self._claim(model))
+            here = run.follow(here, self.denoise(run, here), here.sigma)
+        record = run.trace(here, self.claims(model))
+        return SampleResult(here.x, record, run.nfe, run.energy_evaluations)
 
-    def _start(self, model: Denoiser, x_init: Tensor | None, seeds: Iterable[int] | None) -> Tensor:
-        if (x_init is None) == (seeds is None):
+    def _start(self, model: Denoiser, x_init: Tensor | None, seeds: list[int] | None) -> Tensor:
+        if self.stochastic and seeds is None:
+            raise UserError(
+                f"{type(self).__name__} draws noise along the way: give it seeds, one per sample."
+            )
+        if (x_init is None) == (seeds is None) and not self.stochastic:
             raise UserError("give a sampler either x_init or seeds, and not both.")
         if x_init is None:
             assert seeds is not None
@@ -120,52 +138,8 @@ class Sampler(ABC):
             raise UserError(
                 f"x_init has shape {tuple(x_init.shape)}; this model takes (B, *{model.shape})."
             )
+        if seeds is not None and len(seeds) != len(x_init):
+            raise UserError(
+                f"x_init holds {len(x_init)} samples, but there are {len(seeds)} seeds."
+            )
         return x_init
-
-    def _claim(self, model: Denoiser) -> Claim:
-        return "proved" if self.descends and getattr(model, "exact", False) else "observed"
-
-
-class _Run:
-    """The model's evaluations during one call, counted and recorded."""
-
-    def __init__(self, model: Denoiser, label: Tensor | None, recorder: Recorder | None) -> None:
-        self.model, self.label, self.recorder = model, label, recorder
-        self.nfe = self.energy_evaluations = 0
-
-    def residual_at(self, x: Tensor, sigma: float) -> Tensor:
-        self.nfe += 1
-        if self.model.energy is None:
-            return x - self.model.denoise(x, sigma, self.label)
-        return self._evaluate(self.model.energy, x, sigma)[2]
-
-    def point(self, x: Tensor, sigma: float) -> Point:
-        if self.recorder is None:
-            return Point(x, sigma, self.residual_at(x, sigma))
-        self.nfe += 1
-        energy, free_energy, residual = self._evaluate(self.model.require_energy(), x, sigma)
-        self.recorder.at(sigma, energy, free_energy, residual)
-        return Point(x, sigma, residual)
-
-    def record_move(self, x: Tensor, sigma: float, step_size: float) -> None:
-        if self.recorder is not None:
-            self.energy_evaluations += 1
-            free_energy = self.model.require_energy().free_energy(x, sigma, self.label)
-            self.recorder.moved(step_size, free_energy)
-
-    def result(self, x: Tensor, sigma: float, denoised: bool, claim: Claim) -> SampleResult:
-        """``denoised``: the move to x was the final denoising, at the same σ."""
-        trace = None
-        if self.recorder is not None:
-            self.energy_evaluations += 1
-            energy, free_energy, residual = self._evaluate(self.model.require_energy(), x, sigma)
-            if denoised:
-                self.recorder.moved(1.0, free_energy)
-            self.recorder.at(sigma, energy, free_energy, residual)
-            trace = self.recorder.trace(claim)
-        return SampleResult(x, trace, self.nfe, self.energy_evaluations)
-
-    def _evaluate(self, model: Energy, x: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-        """E, V and ∇V at one point."""
-        energy, grad = model.value_and_grad(x, sigma, self.label)
-        return energy, model.energy_to_free_energy(energy, sigma), sigma**2 * grad

@@ -11,18 +11,33 @@ gradient of a convex function, and DDIM is gradient descent on a smoothed square
 (Permenter & Yuan 2024). The statement for V was derived for this project (docs/theory.md).
 """
 
-from dataclasses import dataclass, fields
-from typing import Literal
+import hashlib
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-Claim = Literal["proved", "enforced", "observed"]
+from energydiff.errors import UserError
+
+Claim = Literal["proved", "enforced", "observed", "stochastic"]
+
+
+class Claims(NamedTuple):
+    """What kind of statement a passed certificate is, for V and for its two parts.
+
+    ``proved``: the construction guarantees it. ``enforced``: the sampler accepted only such steps.
+    ``observed``: it was looked at. ``stochastic``: noise raises V, so there is nothing to pass.
+    """
+
+    total: Claim
+    descent: Claim
+    landscape: Claim
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Arrays over steps and samples, on the CPU.
+    """Arrays over steps and samples, on the CPU, sealed when they are recorded.
 
     A final denoising x ← D(x, σ_min) is one more step, with η = 1 and σ' = σ: it has a descent
     part only, its landscape part is 0.
@@ -34,10 +49,14 @@ class Trace:
         grad_norm: ‖∇V(x_k, σ_k)‖, (steps + 1, B), units of x.
         descent: V(x_{k+1}, σ_k) − V(x_k, σ_k), (steps, B).
         landscape: V(x_{k+1}, σ_{k+1}) − V(x_{k+1}, σ_k), (steps, B).
-        bound: η(1 − η/2)‖∇V‖² ≥ 0; for an exact energy an Euler step has descent ≤ −bound,
-            (steps, B).
-        claim: what kind of statement a passed certificate is: ``proved`` (the construction
-            guarantees it), ``enforced`` (the sampler accepted only such steps) or ``observed``.
+        bound: η(1 − η/2)‖∇V‖² ≥ 0 for the η of the step that was taken; for an exact energy an
+            Euler step has descent ≤ −bound, (steps, B).
+        claim, descent_claim, landscape_claim: as in :class:`Claims`.
+        x_norm: ‖x_k‖, (steps + 1, B), the scale of the rounding of x; ``None`` if not recorded.
+        fallbacks: proposals refused at each step (a guard's, or Metropolis'), (steps, B) integers;
+            ``None`` for a sampler that refuses none.
+        digest: SHA-256 of all of the above, taken when the trace is made. An array changed later,
+            or ``dataclasses.replace``, no longer fits it: the seal finds slips, not forgers.
     """
 
     sigma: Tensor
@@ -48,21 +67,58 @@ class Trace:
     landscape: Tensor
     bound: Tensor
     claim: Claim
+    descent_claim: Claim = "observed"
+    landscape_claim: Claim = "observed"
+    x_norm: Tensor | None = None
+    fallbacks: Tensor | None = None
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.digest:
+            object.__setattr__(self, "digest", self._digest())
+
+    @property
+    def claims(self) -> Claims:
+        return Claims(self.claim, self.descent_claim, self.landscape_claim)
 
     def arrays(self) -> dict[str, Tensor]:
         """The recorded arrays by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "claim"}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def select(self, samples: Tensor | slice) -> "Trace":
+        """The trace of some samples, or of all in another order: an index into the batch."""
+        self.require_untouched()
+        columns = {n: a[:, samples] for n, a in self.arrays().items() if n != "sigma"}
+        return replace(self, **columns, digest="")  # type: ignore[arg-type]
+
+    def require_untouched(self) -> None:
+        """``UserError`` if the trace is not what was recorded."""
+        if self.digest != self._digest():
+            raise UserError(
+                "this trace was changed after it was recorded (its digest does not fit its arrays"
+                " and claims), so it proves nothing; record it again."
+            )
+
+    def _digest(self) -> str:
+        seal = hashlib.sha256(repr(tuple(self.claims)).encode())
+        for name, array in self.arrays().items():
+            seal.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+            seal.update(array.detach().cpu().contiguous().numpy().tobytes())
+        return seal.hexdigest()
 
 
 def join_traces(traces: list[Trace]) -> Trace:
-    """One trace of all samples, from traces of batches on the same grid."""
+    """One trace of all samples, from untouched traces of batches of one sampler and model."""
+    for trace in traces:
+        trace.require_untouched()
     first = traces[0]
     joined = {
         name: torch.cat([trace.arrays()[name] for trace in traces], dim=1)
         for name in first.arrays()
         if name != "sigma"
     }
-    return Trace(sigma=first.sigma, claim=first.claim, **joined)
+    return replace(first, **joined, digest="")  # type: ignore[arg-type]
 
 
 class Recorder:
@@ -70,30 +126,61 @@ class Recorder:
 
     def __init__(self) -> None:
         self._sigma: list[float] = []
-        self._rows: dict[str, list[Tensor]] = {
-            field.name: [] for field in fields(Trace) if field.name not in ("sigma", "claim")
-        }
+        self._rows: dict[str, list[Tensor]] = {}
         self._moved: Tensor | None = None
 
-    def at(self, sigma: float, energy: Tensor, free_energy: Tensor, residual: Tensor) -> None:
+    def at(
+        self,
+        sigma: float,
+        energy: Tensor,
+        free_energy: Tensor,
+        residual: Tensor,
+        x: Tensor | None = None,
+    ) -> None:
         """The state at a point of the trajectory; ``residual`` is ∇V = x − D, like x."""
+        if self._sigma:
+            moved = free_energy if self._moved is None else self._moved
+            self._add("descent", moved - self._rows["free_energy"][-1].to(moved))
+            self._add("landscape", free_energy - moved)
         self._sigma.append(sigma)
-        if self._moved is not None:
-            self._add("landscape", free_energy - self._moved)
         self._add("energy", energy)
         self._add("free_energy", free_energy)
         self._add("grad_norm", residual.flatten(1).norm(dim=1))
+        if x is not None:
+            self._add("x_norm", x.flatten(1).norm(dim=1))
 
-    def moved(self, step_size: float, free_energy: Tensor) -> None:
-        """V after the move at unchanged σ, (B,); ``step_size`` is η = 1 − σ'/σ."""
+    def moved(
+        self,
+        step_size: float | Tensor,
+        free_energy: Tensor | None,
+        fallbacks: Tensor | None = None,
+    ) -> None:
+        """The move from the last point.
+
+        Args:
+            step_size: η, one for all or (B,).
+            free_energy: V after the move at unchanged σ, (B,); ``None`` if σ does not change, so
+                that it is V at the next point.
+            fallbacks: proposals refused before this one, (B,).
+        """
         self._moved = free_energy
-        self._add("descent", free_energy - self._rows["free_energy"][-1].to(free_energy))
         grad_norm = self._rows["grad_norm"][-1]
-        self._add("bound", step_size * (1 - step_size / 2) * grad_norm.square())
+        bound = step_size * (1 - step_size / 2) * grad_norm.square()
+        self._add("bound", bound.clamp(min=0))
+        if fallbacks is not None:
+            self._add("fallbacks", fallbacks)
 
     def _add(self, name: str, row: Tensor) -> None:
-        self._rows[name].append(row.detach())
+        self._rows.setdefault(name, []).append(row.detach())
 
-    def trace(self, claim: Claim) -> Trace:
-        rows = {name: torch.stack(row).cpu() for name, row in self._rows.items()}
-        return Trace(sigma=torch.tensor(self._sigma, dtype=torch.float64), claim=claim, **rows)
+    def trace(self, claims: Claims | Claim) -> Trace:
+        """What was recorded; one claim stands for V and both its parts."""
+        total, descent, landscape = (claims,) * 3 if isinstance(claims, str) else claims
+        arrays: dict[str, Any] = {n: torch.stack(rows).cpu() for n, rows in self._rows.items()}
+        return Trace(
+            sigma=torch.tensor(self._sigma, dtype=torch.float64),
+            claim=total,
+            descent_claim=descent,
+            landscape_claim=landscape,
+            **arrays,
+        )

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from energydiff.energies import Denoiser
 from energydiff.errors import UserError
 from energydiff.progress import progress
-from energydiff.sampling import Sampler, SampleResult, Trace, join_traces
+from energydiff.sampling import Sampler, SampleResult, join_traces
 from energydiff.training.console import quiet_lightning
 
 Batch = list[int]
@@ -166,10 +165,7 @@ def _gather(trainer: pl.Trainer, module: SamplingModule) -> SampleResult | None:
     return replace(
         found[0],
         samples=torch.cat([result.samples for result in found])[order],
-        trace=_reorder(join_traces(traces), order) if traces else None,
+        trace=join_traces(traces).select(order) if traces else None,
+        nfe=max(result.nfe for result in found),
+        energy_evaluations=max(result.energy_evaluations for result in found),
     )
-
-
-def _reorder(trace: Trace, order: Tensor) -> Trace:
-    arrays = {n: a if n == "sigma" else a[:, order] for n, a in trace.arrays().items()}
-    return Trace(claim=trace.claim, **arrays)

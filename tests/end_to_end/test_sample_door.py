@@ -11,6 +11,8 @@ from PIL import Image
 from energydiff.data import open_data
 from energydiff.denoisers import EnergyDenoiser
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
+from energydiff.errors import UserError
+from energydiff.report import load_trace
 from energydiff.sampling import Trace, certify, karras_sigmas
 
 COUNT, STEPS = 5, 4
@@ -76,11 +78,58 @@ def test_the_trace_says_what_its_arrays_mean(sampled: Path) -> None:
 def test_the_certificate_is_that_of_the_trace(sampled: Path) -> None:
     found = {name: torch.from_numpy(a) for name, a in arrays(sampled / "trace.npz").items()}
     trace = Trace(claim=read_json(sampled / "trace.json")["claim"], **found)
+    assert trace.digest == read_json(sampled / "trace.json")["digest"]
     written = read_json(sampled / "certificate.json")
     for name, value in certify(trace).as_dict().items():
         assert written[name] == value
     assert written["settings"]["steps"] == STEPS
     assert written["nfe"] == 2 * STEPS + 1  # Heun, and the final denoising
+
+
+def test_a_saved_trace_is_read_back_and_certified(sampled: Path) -> None:
+    certificate = certify(load_trace(sampled))
+    assert certificate.steps == (POINTS - 1) * COUNT
+    assert certificate.claim == read_json(sampled / "certificate.json")["claim"]
+
+
+def test_a_saved_trace_that_was_edited_is_refused(sampled: Path) -> None:
+    found = arrays(sampled / "trace.npz")
+    found["descent"][0, 0] -= 1e-3
+    np.savez_compressed(sampled / "trace.npz", **found)
+    with pytest.raises(UserError, match="changed after it was recorded"):
+        certify(load_trace(sampled))
+
+
+def test_no_trace_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no trace"):
+        load_trace(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "claim"),
+    [
+        ("guarded_heun", "observed"),
+        ("guarded_euler", "observed"),
+        ("dpm_solver_2m", "observed"),
+        *((name, "stochastic") for name in ("ancestral", "churn", "langevin", "mala", "hmc")),
+    ],
+)
+def test_every_sampler_has_a_name(sampler: str, claim: str, export, door, out: Path) -> None:
+    """In batches, so that traces of guards and chains join."""
+    options = ["--num_samples", 3, "--batch_size", 2, "--steps", 2, "--out", out]
+    done = door("sample.py", export(), "--sampler", sampler, *options, "--accelerator", "cpu")
+    assert done.code == 0, done.err
+    certificate = read_json(out / "certificate.json")
+    assert certificate["claim"] == claim
+    assert certificate["descent_claim"] == ("enforced" if "guarded" in sampler else claim)
+    if claim == "stochastic":
+        assert certificate["holds"] is None and "none to pass" in done.out
+
+
+def test_descent_required_of_a_stochastic_sampler_is_a_sentence(export, door, out: Path) -> None:
+    options = ["--sampler", "ancestral", "--require_descent", "--out", out]
+    assert "cannot be met by ancestral" in door("sample.py", export(), *options).sentence
+    assert not out.exists()
 
 
 def test_the_same_samples_in_batches_of_64_and_of_7(export, door, tmp_path: Path) -> None:

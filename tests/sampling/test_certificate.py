@@ -7,11 +7,20 @@ import torch
 from torch import Tensor
 
 from energydiff.denoisers import build_denoiser
-from energydiff.energies import EmpiricalData
+from energydiff.energies import EmpiricalData, Energy
 from energydiff.energies.base import Sigma, sigma_vector
-from energydiff.errors import NoEnergyError
+from energydiff.errors import NoEnergyError, UserError
 from energydiff.potentials import MLP
-from energydiff.sampling import Euler, Trace, certify, karras_sigmas
+from energydiff.sampling import (
+    Euler,
+    GradientDescent,
+    GuardedEuler,
+    Trace,
+    certify,
+    join_traces,
+    karras_sigmas,
+    rising,
+)
 
 SIGMAS = karras_sigmas(10, 1.0, 10.0)
 
@@ -60,7 +69,7 @@ def planted(name: str, step: int, sample: int, value: float) -> Trace:
     trace = falling()
     changed = getattr(trace, name).clone()
     changed[step, sample] = value
-    return replace(trace, **{name: changed})
+    return replace(trace, **{name: changed}, digest="")
 
 
 def test_it_holds_on_an_exact_energy() -> None:
@@ -128,7 +137,7 @@ def test_a_free_energy_that_is_not_finite_is_a_rise(row: int, value: float) -> N
     energy = trace.energy.clone()
     energy[row, 2] = value
     landscape = trace.free_energy.diff(dim=0) - trace.descent
-    certificate = certify(replace(trace, energy=energy, landscape=landscape))
+    certificate = certify(replace(trace, energy=energy, landscape=landscape, digest=""))
     assert not certificate.holds
 
 
@@ -139,6 +148,120 @@ def test_a_diverging_network_fails_it() -> None:
         model.potential.backbone.output.weight[0, 0] = float("inf")
     trace = Euler(SIGMAS)(model, x_init=10 * torch.randn(4, 3)).trace
     assert not certify(trace).holds
+
+
+def edited(name: str) -> Trace:
+    """A trace with one number of one array changed in place, by one rounding or by one refusal."""
+    energy = EmpiricalData(torch.randn(4, 3, dtype=torch.float64))
+    trace = GuardedEuler(SIGMAS)(energy, x_init=10 * torch.randn(8, 3, dtype=torch.float64)).trace
+    assert trace is not None
+    array = trace.arrays()[name]
+    last = array.flatten()[-1]
+    step = last.new_tensor(torch.inf) if last.is_floating_point() else last + 1
+    array.view(-1)[-1] = torch.nextafter(last, step) if last.is_floating_point() else step
+    return trace
+
+
+ARRAYS = [
+    *("sigma", "free_energy", "energy", "grad_norm", "descent", "landscape", "bound"),
+    *("x_norm", "fallbacks"),
+]
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_trace_edited_by_hand_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="changed after it was recorded"):
+        certify(edited(name))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"descent": -torch.ones(2, 3)},
+        {"claim": "proved"},
+        {"landscape_claim": "proved"},
+        {"digest": "0" * 64},
+    ],
+)
+def test_a_trace_with_a_field_replaced_is_refused(change: dict) -> None:
+    with pytest.raises(UserError, match="changed after it was recorded"):
+        certify(replace(falling(), **change))
+
+
+def test_edits_do_not_survive_joining_or_selecting() -> None:
+    with pytest.raises(UserError, match="changed after it was recorded"):
+        join_traces([trace_of(EmpiricalData), edited("descent")])
+    with pytest.raises(UserError, match="changed after it was recorded"):
+        edited("descent").select(slice(2))
+
+
+def test_joined_and_selected_traces_are_sealed_anew() -> None:
+    trace = trace_of(EmpiricalData)
+    order = torch.randperm(8)
+    joined = join_traces([trace.select(order[:3]), trace.select(order[3:])])
+    assert certify(joined).holds
+    assert joined.select(order.argsort()).digest == trace.digest
+
+
+class Bump(EmpiricalData):
+    """A hill of 3 nats and width 0.3 planted in E where trajectories pass."""
+
+    exact = False
+
+    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        hill = (-(x.norm(dim=1) - 4).square() / (2 * 0.3**2)).exp()
+        return super().forward(x, sigma, label) + 3 * hill
+
+    def value_and_grad(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return Energy.value_and_grad(self, x, sigma, label)
+
+
+def test_a_planted_bump_fails_it_where_it_is() -> None:
+    """And nowhere else: steps that end far from the hill are those of the exact energy."""
+    trace = trace_of(Bump)
+    certificate = certify(trace)
+    assert not certificate.holds and certificate.descent_rises > 0
+    assert trace.x_norm is not None and certificate.worst_step is not None
+    radius = trace.x_norm[:, certificate.worst_sample]
+    near = radius[certificate.worst_step : certificate.worst_step + 2]
+    assert bool(((near - 4).abs() < 1.5).any())
+
+
+@pytest.mark.parametrize(("step", "holds"), [(1.9, True), (2.1, False)])
+def test_too_large_a_step_fails_it(step: float, holds: bool) -> None:
+    """On one point ∇²V = 1: descent at η < 2, and a rise at every step beyond."""
+    energy = EmpiricalData(torch.zeros(1, 3, dtype=torch.float64))
+    x = torch.randn(8, 3, dtype=torch.float64)
+    certificate = certify(GradientDescent(10, step)(energy, x_init=x).trace)
+    assert certificate.holds is holds
+    assert certificate.descent_rises == (0 if holds else 80)
+    assert certificate.claim == ("proved" if holds else "observed")
+
+
+def test_where_in_noise_and_in_how_many_samples() -> None:
+    certificate = certify(planted("descent", 1, 2, 0.75))
+    assert (certificate.worst_sigma, certificate.rising_samples) == (2.0, 1)
+    assert rising(planted("descent", 1, 2, 0.75)).nonzero().tolist() == [[1, 2]]
+
+
+def test_the_share_of_the_bound() -> None:
+    """descent = −½ and bound = ½ everywhere but in one place, where it falls by half of that."""
+    certificate = certify(planted("descent", 0, 0, -0.25))
+    assert (certificate.armijo_min, certificate.armijo_median) == (0.5, 1.0)
+    exact = certify(trace_of(EmpiricalData))
+    assert exact.armijo_min is not None and exact.armijo_min >= 1 - 1e-9
+
+
+def test_the_rounding_of_x_is_allowed_for() -> None:
+    """Next to an isolated point of float64 data the bound is an equality, and far from 0 x is
+    rounded by more than V is small."""
+    energy = EmpiricalData(1000 + 10 * torch.randn(4, 3, dtype=torch.float64))
+    x = energy.data[torch.randint(4, (50,))] + 10 * torch.randn(50, 3, dtype=torch.float64)
+    trace = Euler(karras_sigmas(20, 0.02, 10.0), final_denoise=True)(energy, x_init=x).trace
+    assert trace is not None and certify(trace).bound_misses == 0
+    assert certify(replace(trace, x_norm=None, digest="")).bound_misses > 0
 
 
 def test_nothing_can_be_certified_without_a_trace() -> None:

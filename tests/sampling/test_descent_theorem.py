@@ -58,6 +58,7 @@ def test_every_move_on_points_descends_by_its_bound(dim: int, steps: int) -> Non
     """Next to a point the bound is an equality: only the rounding of ‖x − y‖² is left over."""
     trace = trace_of("points", dim, steps)
     assert (trace.descent + trace.bound).max().item() < 1e-12
+    assert certify(trace).bound_misses == 0
 
 
 @every_dimension

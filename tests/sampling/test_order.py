@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from energydiff.energies import GaussianMixture
-from energydiff.sampling import Euler, Heun, Sampler, karras_sigmas
+from energydiff.sampling import (
+    DPMSolver2M,
+    Euler,
+    GuardedEuler,
+    GuardedHeun,
+    Heun,
+    Sampler,
+    karras_sigmas,
+)
 
 STD, HIGH, LOW = 0.5, 5.0, 0.1
 
@@ -29,7 +37,7 @@ def errors(sampler: type[Sampler], counts: list[int]) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("sampler", [Euler, Heun])
+@pytest.mark.parametrize("sampler", [Euler, Heun, DPMSolver2M, GuardedEuler, GuardedHeun])
 def test_the_fitted_order_is_the_declared_one(sampler: type[Sampler]) -> None:
     counts = [64, 128, 256, 512]
     logs = torch.tensor(errors(sampler, counts)).log2()
@@ -37,7 +45,7 @@ def test_the_fitted_order_is_the_declared_one(sampler: type[Sampler]) -> None:
     assert slope == pytest.approx(sampler.order, abs=0.2)
 
 
-@pytest.mark.parametrize("sampler", [Euler, Heun])
+@pytest.mark.parametrize("sampler", [Euler, Heun, DPMSolver2M, GuardedEuler, GuardedHeun])
 def test_the_flow_is_followed(sampler: type[Sampler]) -> None:
     assert error(sampler, 512) < 0.01
 

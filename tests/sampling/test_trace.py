@@ -59,7 +59,7 @@ def test_shapes(sampler: type[Sampler], final: bool) -> None:
     """Points have one row more than moves."""
     trace, moves = trace_of(sampler, final, data(), start()), STEPS + final
     shapes = {name: tuple(value.shape) for name, value in trace.arrays().items()}
-    points = dict.fromkeys(("free_energy", "energy", "grad_norm"), (moves + 1, 4))
+    points = dict.fromkeys(("free_energy", "energy", "grad_norm", "x_norm"), (moves + 1, 4))
     steps = dict.fromkeys(("descent", "landscape", "bound"), (moves, 4))
     assert shapes == {"sigma": (moves + 1,), **points, **steps}
 

@@ -1,0 +1,172 @@
+"""One call of a sampler: the model's evaluations, counted and recorded, and the samples' noise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from energydiff.energies.base import Denoiser
+from energydiff.random import SAMPLING, keyed_generator
+from energydiff.sampling.trace import Claims, Recorder, Trace
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says at x and σ: ∇V = x − D like x; E and V (B,), ``None`` for a baseline."""
+
+    residual: Tensor
+    energy: Tensor | None = None
+    free_energy: Tensor | None = None
+
+
+class Point:
+    """A point of a trajectory. The model is asked when its answer is first wanted, and once."""
+
+    def __init__(self, run: "Run", x: Tensor, sigma: float, answer: Answer | None = None) -> None:
+        self.x, self.sigma = x, sigma
+        self.run, self.known = run, answer
+
+    @property
+    def answer(self) -> Answer:
+        if self.known is None:
+            self.known = self.run.evaluate(self.x, self.sigma)
+        return self.known
+
+    @property
+    def residual(self) -> Tensor:
+        """∇V = x − D(x, σ), like x."""
+        return self.answer.residual
+
+    @property
+    def energy(self) -> Tensor:
+        """E(x, σ), nats, (B,)."""
+        return self._of_an_energy(self.answer.energy)
+
+    @property
+    def free_energy(self) -> Tensor:
+        """V(x, σ), (B,)."""
+        return self._of_an_energy(self.answer.free_energy)
+
+    def replaced(self, rows: Tensor, x: Tensor, answer: Answer) -> "Point":
+        """This point with other samples at ``rows`` (indices, or a mask of the batch)."""
+        merged = (
+            _replaced(self.residual, rows, answer.residual),
+            _replaced(self.energy, rows, answer.energy),
+            _replaced(self.free_energy, rows, answer.free_energy),
+        )
+        return Point(self.run, _replaced(self.x, rows, x), self.sigma, Answer(*merged))
+
+    def _of_an_energy(self, value: Tensor | None) -> Tensor:
+        if value is None:
+            self.run.model.require_energy()
+        assert value is not None
+        return value
+
+
+def _replaced(old: Tensor, rows: Tensor, new: Tensor | None) -> Tensor:
+    assert new is not None
+    merged = old.clone()
+    merged[rows] = new.to(merged)
+    return merged
+
+
+@dataclass(frozen=True)
+class Move:
+    """A step of a sampler, with what it already knows.
+
+    Attributes:
+        x: where it went, (B, \\*shape).
+        step_size: η of its bound, one for all or (B,).
+        free_energy: V(x', σ) at the noise it started from, (B,), if it was evaluated.
+        there: x' at the new noise, if it was evaluated.
+        fallbacks: proposals refused, (B,), by a sampler that can refuse.
+    """
+
+    x: Tensor
+    step_size: float | Tensor
+    free_energy: Tensor | None = None
+    there: Point | None = None
+    fallbacks: Tensor | None = None
+
+
+class Run:
+    """What a sampler asks for while it runs.
+
+    ``rows`` are the indices of the samples that are asked about, where that is not the whole batch.
+    ``carry`` is whatever a sampler keeps from one step to the next.
+    """
+
+    def __init__(
+        self,
+        model: Denoiser,
+        label: Tensor | None,
+        seeds: Sequence[int] | None,
+        recorder: Recorder | None,
+    ) -> None:
+        self.model, self.label, self.recorder = model, label, recorder
+        self.nfe = self.energy_evaluations = 0
+        self.carry: Any = None
+        # One generator per sample, so that its noise does not depend on the batch it is in; key 1
+        # keeps it apart from the starting noise.
+        self._generators = [keyed_generator(1, seed, SAMPLING) for seed in seeds or ()]
+
+    def evaluate(self, x: Tensor, sigma: float, rows: Tensor | None = None) -> Answer:
+        """E, V and ∇V: one function evaluation."""
+        self.nfe += 1
+        return self._ask(x, sigma, rows)
+
+    def free_energy(self, x: Tensor, sigma: float, rows: Tensor | None = None) -> Tensor:
+        """V alone: one energy evaluation."""
+        self.energy_evaluations += 1
+        return self.model.require_energy().free_energy(x, sigma, self._label(rows))
+
+    def normal(self, x: Tensor) -> Tensor:
+        """Fresh standard normal noise like x."""
+        draws = [g.standard_normal(tuple(x.shape[1:])) for g in self._generators]
+        return torch.from_numpy(np.array(draws)).view(x.shape).to(x.dtype).to(x.device)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Fresh numbers in [0, 1), (B,)."""
+        draws = [generator.random() for generator in self._generators]
+        return torch.tensor(draws, dtype=like.dtype, device=like.device)
+
+    def point(self, x: Tensor, sigma: float) -> Point:
+        return Point(self, x, sigma)
+
+    def follow(self, here: Point, move: Move, sigma: float) -> Point:
+        """The point that a move led to, at noise ``sigma``; the one it left is recorded."""
+        if self.recorder is not None:
+            self._record(here)
+            after = None
+            if sigma != here.sigma:
+                after = move.free_energy
+                after = self.free_energy(move.x, here.sigma) if after is None else after
+            self.recorder.moved(move.step_size, after, move.fallbacks)
+        return self.point(move.x, sigma) if move.there is None else move.there
+
+    def trace(self, last: Point, claims: Claims) -> Trace | None:
+        """What was recorded, up to the last point; ``None`` if nothing was."""
+        if self.recorder is None:
+            return None
+        self._record(last)
+        return self.recorder.trace(claims)
+
+    def _record(self, point: Point) -> None:
+        assert self.recorder is not None
+        if point.known is None:  # the sampler had no use for it
+            self.energy_evaluations += 1
+            point.known = self._ask(point.x, point.sigma)
+        self.recorder.at(point.sigma, point.energy, point.free_energy, point.residual, point.x)
+
+    def _ask(self, x: Tensor, sigma: float, rows: Tensor | None = None) -> Answer:
+        label, model = self._label(rows), self.model.energy
+        if model is None:
+            return Answer(x - self.model.denoise(x, sigma, label))
+        energy, grad = model.value_and_grad(x, sigma, label)
+        return Answer(sigma**2 * grad, energy, model.energy_to_free_energy(energy, sigma))
+
+    def _label(self, rows: Tensor | None) -> Tensor | None:
+        return self.label if self.label is None or rows is None else self.label[rows]
