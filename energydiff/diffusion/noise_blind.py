@@ -1,9 +1,9 @@
 """Objectives of noise-blind energies: one gradient field, regressed at every noise at once.
 
 Both interpolate x_γ = γ x0 + (1 − γ) ε with γ uniform in (0, 1). In the coordinates used elsewhere
-this is x = x0 + σε divided by 1 + σ, with γ = 1/(1 + σ), so σ says which γ an image gets. The energy
-is asked at x_γ without being told γ: at its optimum ∇E is the mean of the target over all γ, x0 and
-ε that could have led to x_γ.
+this is x = x0 + σε divided by 1 + σ, with γ = 1/(1 + σ), so σ says which γ an image gets. The
+energy is asked at x_γ without being told γ: at its optimum ∇E is the mean of the target over all γ,
+x0 and ε that could have led to x_γ.
 """
 
 from dataclasses import dataclass

@@ -33,9 +33,9 @@ class SquaredNorm(Potential):
 
 
 class Coercive(Potential):
-    """H = k (½‖x‖² − ½⟨x, F(x)⟩) with k = 10."""
+    """H = k (½‖x‖² − ½⟨x, F(x)⟩), k = 4: the length of equilibrium matching's target."""
 
-    scale = 10.0
+    scale = 4.0
 
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         field = self.backbone(u, c, label).to(u.dtype)

@@ -1,4 +1,4 @@
-"""What happens when training ends: the gauge is fixed and the model exported.
+"""What happens when training ends: gauge or resting norm are chosen and the model exported.
 
 A run can be killed after its last image and before its export is written: see
 :meth:`CalibrateAndExport.complete`.
@@ -13,10 +13,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from energydiff.denoisers import EnergyDenoiser
+from energydiff.denoisers import BlindEnergy, EnergyDenoiser
 from energydiff.diffusion import calibrate_gauge
 from energydiff.errors import UserError
 from energydiff.progress import progress
+from energydiff.sampling import resting_norm
 from energydiff.saving import (
     CHECKPOINT_KEY,
     LAST_CHECKPOINT,
@@ -52,13 +53,24 @@ def calibrate(saved: SavedModel, evaluations: int, images: int = 4_096) -> None:
         )
 
 
+def choose_resting_norm(energy: BlindEnergy, data: DiffusionData, images: int = 4_096) -> None:
+    """Set ``energy.resting_norm`` to the median of ‖∇H‖ over held-out images, in place.
+
+    A sample whose gradient is as short as a real image's has arrived. Held-out images are what the
+    energy says of real ones it has not seen, and no measure of quality enters the choice.
+    """
+    held_out = data.clean(data.held_out_source, images).to(energy.resting_norm.device)
+    energy.resting_norm.fill_(resting_norm(energy, held_out))
+
+
 class CalibrateAndExport(Callback):
-    """At the end of fit: calibrates the averaged model's gauge, saves it, writes ``export/``.
+    """At the end of fit: calibrates the averaged model's gauge, or chooses the resting norm of a
+    noise-blind energy, saves it and writes ``export/``.
 
     Args:
         evaluations: noise derivatives to average for the gauge; 0 leaves the gauge as it is, as
             does an objective that fixes it.
-        images: training images they are taken on.
+        images: images that gauge or resting norm are taken on.
     """
 
     def __init__(self, evaluations: int = 16_384, images: int = 4_096) -> None:
@@ -82,9 +94,12 @@ class CalibrateAndExport(Callback):
                 pl_module.sigma_max,
                 evaluations=self.evaluations,
             )
-            # Constant in x: the weights in training are the same model under either gauge.
-            assert isinstance(pl_module.denoiser, EnergyDenoiser)
-            pl_module.denoiser.gauge.load_state_dict(averaged.denoiser.gauge.state_dict())
+        if isinstance(averaged.denoiser, BlindEnergy):
+            was_training = averaged.denoiser.training
+            choose_resting_norm(averaged.denoiser.eval(), data, self.images)
+            averaged.denoiser.train(was_training)
+        # Neither changes ∇E: the weights in training are the same model with these buffers.
+        pl_module.denoiser.load_state_dict(_buffers(averaged.denoiser), strict=False)
         run = Path(trainer.default_root_dir)
         trainer.save_checkpoint(run / LAST_CHECKPOINT, weights_only=False)
         if trainer.is_global_zero:
@@ -95,18 +110,26 @@ class CalibrateAndExport(Callback):
         """The same from the last checkpoint of a run folder, for a run killed before this point."""
         file = run / LAST_CHECKPOINT
         saved = open_model(file)
-        if isinstance(saved.denoiser, EnergyDenoiser) and self.evaluations:
-            saved.denoiser.to(device)
+        saved.denoiser.to(device)
+        if isinstance(saved.denoiser, BlindEnergy):
+            choose_resting_norm(saved.denoiser, DiffusionData(**saved.config["data"]), self.images)
+        elif isinstance(saved.denoiser, EnergyDenoiser) and self.evaluations:
             calibrate(saved, self.evaluations, self.images)
-            gauge = saved.denoiser.cpu().gauge.state_dict()
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-            for weights in ("state_dict", "current_model_state"):  # averaged, and as trained
-                checkpoint[weights] |= {f"denoiser.gauge.{k}": v for k, v in gauge.items()}
-            partial = file.with_name(file.name + ".partial")
-            torch.save(checkpoint, partial)
-            partial.replace(file)
+        buffers = _buffers(saved.denoiser.cpu())
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        for weights in ("state_dict", "current_model_state"):  # averaged, and as trained
+            checkpoint[weights] |= {f"denoiser.{k}": v for k, v in buffers.items()}
+        partial = file.with_name(file.name + ".partial")
+        torch.save(checkpoint, partial)
+        partial.replace(file)
         save_model(saved, run / "export")
         print(f"Saved {file} and {run / 'export'}.")
+
+
+def _buffers(denoiser: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What is saved of a model beside its parameters."""
+    learned = dict(denoiser.named_parameters())
+    return {name: t for name, t in denoiser.state_dict().items() if name not in learned}
 
 
 def is_exported(run: Path, checkpoint: Mapping[str, Any]) -> bool:
