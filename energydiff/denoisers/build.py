@@ -52,8 +52,8 @@ def build_denoiser(
     blind = parametrization in BLIND_POTENTIALS
     if compile and (blind or parametrization in ("scalar", "unconstrained")):
         raise UserError(
-            "compile joins a noise-aware energy and its autograd gradient: parametrization"
-            f" {parametrization} has none, so leave it out."
+            f"compile joins a noise-aware energy and its autograd gradient: {parametrization} has"
+            " no energy, is noise-blind or has its gradient already written out."
         )
     if blind:
         return BlindEnergy(BLIND_POTENTIALS[parametrization](backbone))

@@ -46,23 +46,26 @@ class MonotoneDenoiser(Penalty):
 
     r is the mean of vᵀ∇D v along the chord, at least λ_min(∇D) there, and ≥ 0 for every monotone D.
     v is a buffer: at every training step one step of power iteration on sI − ∇D, averaged over the
-    batch, moves it towards the direction in which D is least monotone. The shift s is the largest
-    ‖∇D v‖ met, so that a direction in which D expands gains nothing. Costs two denoiser calls.
+    batch, moves it towards the direction in which D is least monotone. The shift s is twice the
+    largest ‖∇D v‖ met so far: should a direction in which D expands gain on v, it raises s and
+    loses. Costs two denoiser calls.
     """
 
     name = "monotone_denoiser"
     direction: Tensor
+    shift: Tensor
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__(weight)
         self.register_buffer("direction", torch.empty(0))
+        self.register_buffer("shift", torch.zeros(()))
 
     def prepare(self, energy: Energy) -> None:
         v = torch.randn(energy.shape, generator=torch.Generator().manual_seed(0))
         self.direction = v / v.norm()
 
     def forward(self, energy: Energy, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
-        v = self.direction.to(x)
+        v = self.direction.to(x).clone()  # moved in place below
         chord = per_sample(sigma, x) * v
         spread = energy.denoise(x + chord, sigma, label) - energy.denoise(x - chord, sigma, label)
         along = spread / per_sample(2 * sigma, x)  # ∇D v, mean along the chord
@@ -73,8 +76,9 @@ class MonotoneDenoiser(Penalty):
 
     @torch.no_grad()
     def _advance(self, along: Tensor) -> None:
-        shift = along.flatten(1).norm(dim=1).max()
-        moved = shift * self.direction - along.mean(0).to(self.direction)
+        along = along.to(self.direction)
+        self.shift.copy_(torch.maximum(self.shift, 2 * along.flatten(1).norm(dim=1).max()))
+        moved = self.shift * self.direction - along.mean(0)
         self.direction.copy_(moved / moved.norm().clamp_min(1e-12))
 
 

@@ -20,10 +20,11 @@ class Potential(nn.Module, ABC):
     def __init__(self, backbone: Network) -> None:
         super().__init__()
         if not isinstance(backbone, self.takes):
+            kinds = {Backbone: "a vector field", ScalarNetwork: "a scalar"}
+            kind = next((k for c, k in kinds.items() if isinstance(backbone, c)), "input-convex")
             raise UserError(
-                f"{type(backbone).__name__} does not fit this parametrization, which takes a"
-                f" {self.takes.__name__}: scalar is for ScalarNetworks (EnergyTransformer), convex"
-                " for InputConvex, every other one for Backbones (MLP, UNet)."
+                f"{type(backbone).__name__} is {kind}: parametrization scalar is for a scalar,"
+                " convex for InputConvex, every other one for a vector field."
             )
         self.backbone = backbone
 
