@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 import energydiff  # first: it makes lightning importable beside a CPU torch
-from energydiff.denoisers import BlindEnergy
+from energydiff.denoisers import STEP_SIZE, BlindEnergy
 from energydiff.energies import Denoiser
 from energydiff.errors import UserError, sentences
 from energydiff.report.sampling import require_room, write_sampling
@@ -85,6 +85,7 @@ def sample(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     sigmas: str | None = None,
+    step_size: float | None = None,
     seed: int = 0,
     label: int | None = None,
     batch_size: int = 64,
@@ -107,6 +108,7 @@ def sample(
         sigma_min: Lowest noise; the model's own by default.
         sigma_max: Highest noise; the model's own by default.
         sigmas: All noise levels instead of a grid, falling and separated by commas: 10,3,1,0.3,0.1
+        step_size: Of a descent, which Armijo's rule may shorten; 0.02 by default.
         seed: Of the whole set.
         label: Class index for a model with labels.
         batch_size: Samples at a time on each device.
@@ -130,7 +132,9 @@ def sample(
     noise = {"grid": grid, "rho": rho, "sigma_min": sigma_min, "sigma_max": sigma_max}
     if sampler in DESCENTS:
         given = [f"--{name}" for name, v in (noise | {"sigmas": sigmas}).items() if v is not None]
-        method: Sampler = _descent(saved.denoiser, sampler, steps, given)
+        method: Sampler = _descent(saved.denoiser, sampler, steps, step_size, given)
+    elif step_size is not None:
+        raise UserError(f"--step_size is of a descent; {sampler} goes down a noise grid.")
     elif sigmas is None:
         low = saved.sigma_min if sigma_min is None else sigma_min
         high = saved.sigma_max if sigma_max is None else sigma_max
@@ -158,19 +162,22 @@ def sample(
         "final_denoise": method.final_denoise,
     }
     if isinstance(method, GradientDescent):
-        settings["resting_norm"] = method.tolerance
+        settings |= {"step_size": method.step_size, "resting_norm": method.tolerance}
     certificate = write_sampling(result, saved, out, settings)
     Console().print(_table(result, certificate, seconds, out))
     return certificate
 
 
-def _descent(model: Denoiser, name: str, steps: int | None, given: list[str]) -> GradientDescent:
+def _descent(
+    model: Denoiser, name: str, steps: int | None, step_size: float | None, given: list[str]
+) -> GradientDescent:
     """Descent of a noise-blind energy to the resting norm that training chose."""
     if not isinstance(model, BlindEnergy):
         raise UserError(f"--sampler {name} descends a noise-blind energy; this model has noise.")
     if given:
         raise UserError(f"--sampler {name} knows no noise levels: leave out {' and '.join(given)}.")
-    return DESCENTS[name](100 if steps is None else steps, tolerance=float(model.resting_norm))
+    length = STEP_SIZE if step_size is None else step_size
+    return DESCENTS[name](100 if steps is None else steps, length, float(model.resting_norm))
 
 
 def _spaced(steps: int, grid: Grid, rho: float | None, low: float, high: float) -> Tensor:

@@ -1,6 +1,6 @@
 """Learned models: EDM-preconditioned energies, their baseline, and noise-blind energies."""
 
-from energydiff.denoisers.blind import BlindEnergy
+from energydiff.denoisers.blind import STEP_SIZE, BlindEnergy
 from energydiff.denoisers.build import (
     BLIND_POTENTIALS,
     POTENTIALS,
@@ -13,6 +13,7 @@ from energydiff.denoisers.preconditioned import EnergyDenoiser, UnconstrainedDen
 __all__ = [
     "BLIND_POTENTIALS",
     "POTENTIALS",
+    "STEP_SIZE",
     "BlindEnergy",
     "EnergyDenoiser",
     "Gauge",

@@ -9,6 +9,9 @@ from energydiff.energies.base import Energy, Sigma, sigma_vector
 from energydiff.errors import UserError
 from energydiff.potentials import Potential
 
+# Of a descent from noise: a twelfth of the way to data where ∇H = 4(ε − x0).
+STEP_SIZE = 0.02
+
 
 class BlindEnergy(Energy):
     """E(x, σ) = H(x)/σ², the Gibbs energy of a learned H at temperature σ².

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import MaxMetric, MeanMetric, Metric
 
 from energydiff.data import image_grid
-from energydiff.denoisers import BlindEnergy, EnergyDenoiser
+from energydiff.denoisers import STEP_SIZE, BlindEnergy, EnergyDenoiser
 from energydiff.diffusion import calibrate_gauge
 from energydiff.random import PROBE, keyed_normal
 from energydiff.sampling import Armijo, Euler, Sampler, SampleResult, karras_sigmas
@@ -84,7 +84,7 @@ class LyapunovMonitor(Callback):
         sampler: Sampler
         if isinstance(denoiser, BlindEnergy):
             choose_resting_norm(denoiser, data, self.probe_images)
-            sampler = Armijo(self.steps, tolerance=float(denoiser.resting_norm))
+            sampler = Armijo(self.steps, STEP_SIZE, float(denoiser.resting_norm))
         else:
             sigmas = karras_sigmas(self.steps, module.sigma_min, module.sigma_max)
             sampler = Euler(sigmas, final_denoise=True)
