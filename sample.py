@@ -12,21 +12,25 @@ from rich.table import Table
 from torch import Tensor
 
 import energydiff  # first: it makes lightning importable beside a CPU torch
-from energydiff.energies import Guidance
+from energydiff.denoisers import STEP_SIZE, BlindEnergy
+from energydiff.energies import Denoiser, Guidance
 from energydiff.errors import UserError, sentences
 from energydiff.report.sampling import require_room, write_sampling
 from energydiff.sampling import (
     HMC,
     MALA,
     Ancestral,
+    Armijo,
     Certificate,
     Churn,
     DPMSolver2M,
     Euler,
+    GradientDescent,
     GuardedEuler,
     GuardedHeun,
     Heun,
     Langevin,
+    Nesterov,
     Sampler,
     SampleResult,
     geometric_sigmas,
@@ -48,6 +52,11 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "mala": MALA,
     "hmc": HMC,
 }
+DESCENTS: dict[str, type[GradientDescent]] = {
+    "gradient_descent": GradientDescent,
+    "nesterov": Nesterov,
+    "armijo": Armijo,
+}
 Grid = Literal["karras", "geometric", "linear"]
 GRIDS = {"karras": karras_sigmas, "geometric": geometric_sigmas, "linear": linear_sigmas}
 
@@ -66,13 +75,18 @@ def sample(
         "langevin",
         "mala",
         "hmc",
-    ] = "heun",
+        "gradient_descent",
+        "nesterov",
+        "armijo",
+    ]
+    | None = None,
     steps: int | None = None,
     grid: Grid | None = None,
     rho: float | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     sigmas: str | None = None,
+    step_size: float | None = None,
     seed: int = 0,
     label: int | None = None,
     guidance: float | None = None,
@@ -88,13 +102,15 @@ def sample(
     Args:
         model: A run folder, a checkpoint or an exported model.
         num_samples: How many; sample i depends on (seed, i) alone.
-        sampler: See docs/sample.md; heun has order 2 at two evaluations per step, euler is DDIM.
-        steps: Steps down the noise grid, 18 by default; a final denoising follows.
+        sampler: See docs/sample.md; heun by default, armijo for a noise-blind energy.
+        steps: Steps down the noise grid, 18 by default, and a final denoising; descent on a
+            noise-blind energy takes at most this many, 100 by default.
         grid: Spacing of the noise levels, karras by default.
         rho: Of the karras grid, 7 by default; the larger, the shorter the steps at low noise.
         sigma_min: Lowest noise; the model's own by default.
         sigma_max: Highest noise; the model's own by default.
         sigmas: All noise levels instead of a grid, falling and separated by commas: 10,3,1,0.3,0.1
+        step_size: Of a descent, which Armijo's rule may shorten; 0.02 by default.
         seed: Of the whole set.
         label: Class index for a model with labels.
         guidance: Weight w of classifier-free guidance, (1+w) E(x, label) − w E(x); needs a label.
@@ -110,24 +126,30 @@ def sample(
         saved = replace(saved, denoiser=Guidance(saved.denoiser, guidance))
         if label is None:
             raise UserError("--guidance needs a --label to guide towards.")
+    sampler = sampler or ("armijo" if isinstance(saved.denoiser, BlindEnergy) else "heun")
     if require_descent:
         saved.denoiser.require_energy()
         if not trace:
             raise UserError("--require_descent needs the record that --trace false switches off.")
-        if SAMPLERS[sampler].stochastic:
+        if sampler in SAMPLERS and SAMPLERS[sampler].stochastic:
             raise UserError(
                 f"--require_descent cannot be met by {sampler}: its noise raises V, as it should."
             )
     require_room(out, num_samples, record=trace and saved.denoiser.energy is not None)
-    if sigmas is None:
+    noise = {"grid": grid, "rho": rho, "sigma_min": sigma_min, "sigma_max": sigma_max}
+    if sampler in DESCENTS:
+        given = [f"--{name}" for name, v in (noise | {"sigmas": sigmas}).items() if v is not None]
+        method: Sampler = _descent(saved.denoiser, sampler, steps, step_size, given)
+    elif step_size is not None:
+        raise UserError(f"--step_size is of a descent; {sampler} goes down a noise grid.")
+    elif sigmas is None:
         low = saved.sigma_min if sigma_min is None else sigma_min
         high = saved.sigma_max if sigma_max is None else sigma_max
         levels = _spaced(18 if steps is None else steps, grid or "karras", rho, low, high)
+        method = SAMPLERS[sampler](levels, final_denoise=True)
     else:
-        others = {"steps": steps, "grid": grid, "rho": rho}
-        others |= {"sigma_min": sigma_min, "sigma_max": sigma_max}
-        levels = _own(sigmas, [f"--{name}" for name, v in others.items() if v is not None])
-    method = SAMPLERS[sampler](levels, final_denoise=True)
+        given = [f"--{name}" for name, v in (noise | {"steps": steps}).items() if v is not None]
+        method = SAMPLERS[sampler](_own(sigmas, given), final_denoise=True)
     request = SampleRequest(num_samples, seed, label, batch_size, trace)
     start = time.perf_counter()
     result = draw_samples(saved.denoiser, method, request, devices=devices, accelerator=accelerator)
@@ -137,19 +159,33 @@ def sample(
     settings = {
         "model": str(model),
         "sampler": sampler,
-        "steps": len(levels) - 1,
-        "grid": "own" if sigmas else grid or "karras",
-        "sigma_min": levels[-1].item(),
-        "sigma_max": levels[0].item(),
-        "sigmas": levels.tolist(),
+        "steps": len(method.sigmas) - 1,
+        "grid": None if sampler in DESCENTS else "own" if sigmas else grid or "karras",
+        "sigma_min": method.sigmas[-1].item(),
+        "sigma_max": method.sigmas[0].item(),
+        "sigmas": method.sigmas.tolist(),
         "seed": seed,
         "label": label,
         "guidance": guidance,
-        "final_denoise": True,
+        "final_denoise": method.final_denoise,
     }
+    if isinstance(method, GradientDescent):
+        settings |= {"step_size": method.step_size, "resting_norm": method.tolerance}
     certificate = write_sampling(result, saved, out, settings)
     Console().print(_table(result, certificate, seconds, out))
     return certificate
+
+
+def _descent(
+    model: Denoiser, name: str, steps: int | None, step_size: float | None, given: list[str]
+) -> GradientDescent:
+    """Descent of a noise-blind energy to the resting norm that training chose."""
+    if not isinstance(model, BlindEnergy):
+        raise UserError(f"--sampler {name} descends a noise-blind energy; this model has noise.")
+    if given:
+        raise UserError(f"--sampler {name} knows no noise levels: leave out {' and '.join(given)}.")
+    length = STEP_SIZE if step_size is None else step_size
+    return DESCENTS[name](100 if steps is None else steps, length, float(model.resting_norm))
 
 
 def _spaced(steps: int, grid: Grid, rho: float | None, low: float, high: float) -> Tensor:

@@ -20,7 +20,14 @@ from torch import Tensor
 
 from energydiff._version import __version__
 from energydiff.data.normalization import Normalization
-from energydiff.denoisers import POTENTIALS, EnergyDenoiser, UnconstrainedDenoiser, build_denoiser
+from energydiff.denoisers import (
+    BLIND_POTENTIALS,
+    POTENTIALS,
+    BlindEnergy,
+    EnergyDenoiser,
+    UnconstrainedDenoiser,
+    build_denoiser,
+)
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
 from energydiff.energies.memory import (
     BinaryHopfield,
@@ -35,6 +42,7 @@ from energydiff.errors import UserError
 from energydiff.potentials import (
     MLP,
     EnergyTransformer,
+    InputConvex,
     Network,
     PublishedEnergyTransformer,
     TokenNetwork,
@@ -52,6 +60,7 @@ _BACKBONES: dict[str, type[Network]] = {
         UNet,
         Transformer,
         TokenNetwork,
+        InputConvex,
         EnergyTransformer,
         PublishedEnergyTransformer,
     )
@@ -195,9 +204,10 @@ def rebuild(
 
 def _describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
     match denoiser:
-        case EnergyDenoiser():
+        case EnergyDenoiser() | BlindEnergy():
+            kinds = (POTENTIALS | BLIND_POTENTIALS).items()
             potential = denoiser.potential
-            parametrization = next(n for n, c in POTENTIALS.items() if type(potential) is c)
+            parametrization = next(n for n, c in kinds if type(potential) is c)
             backbone = potential.backbone
         case UnconstrainedDenoiser():
             parametrization, backbone = "unconstrained", denoiser.backbone
@@ -212,14 +222,14 @@ def _describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
     return {
         "class": type(denoiser).__name__,
         "parametrization": parametrization,
-        "sigma_data": denoiser.sigma_data,
+        **({} if isinstance(denoiser, BlindEnergy) else {"sigma_data": denoiser.sigma_data}),
         "backbone": {"class": type(backbone).__name__, **arguments},
     }
 
 
 def _build(model: Mapping[str, Any], state: Mapping[str, Tensor], origin: Path) -> Denoiser:
     match model["class"]:
-        case "EnergyDenoiser" | "UnconstrainedDenoiser":
+        case "EnergyDenoiser" | "UnconstrainedDenoiser" | "BlindEnergy":
             arguments = dict(model["backbone"])
             backbone = _BACKBONES.get(arguments.pop("class", ""))
             if backbone is None:
@@ -228,7 +238,7 @@ def _build(model: Mapping[str, Any], state: Mapping[str, Tensor], origin: Path) 
                     f" package does not have; it has {', '.join(_BACKBONES)}."
                 )
             return build_denoiser(
-                backbone(**arguments), model["sigma_data"], model["parametrization"]
+                backbone(**arguments), model.get("sigma_data", 1.0), model["parametrization"]
             )
         case "EmpiricalData":
             return EmpiricalData(state["data"])

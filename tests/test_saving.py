@@ -24,7 +24,7 @@ from energydiff.energies.memory import (
     PolynomialMemory,
 )
 from energydiff.errors import UserError
-from energydiff.potentials import MLP, Transformer, UNet
+from energydiff.potentials import MLP, InputConvex, Transformer, UNet
 from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, SavedModel, describe
 
 SHAPE = (1, 4, 4)
@@ -32,8 +32,9 @@ BACKBONES = {
     "mlp": lambda: MLP(SHAPE, width=8, depth=1, num_classes=2),
     "unet": lambda: UNet(SHAPE, 4, (1, 2), 1, attention_resolutions=(2,), head_width=4),
     "transformer": lambda: Transformer(SHAPE, width=8, depth=1, heads=2, mlp_ratio=2),
+    "convex": lambda: InputConvex(SHAPE, width=8, depth=2),
 }
-PARAMETRIZATIONS = ("inner_product", "sum", "unconstrained")
+PARAMETRIZATIONS = ("inner_product", "sum", "unconstrained", "coercive")
 
 
 def network(backbone: str = "mlp", parametrization: str = "inner_product") -> Denoiser:
@@ -59,8 +60,14 @@ MEMORIES = {
     "continuous-hopfield": lambda: ContinuousHopfield(2.0, "pseudo-inverse"),
 }
 EVERY: dict[str, Callable[[], Denoiser]] = {
-    f"{b}-{p}": lambda b=b, p=p: network(b, p) for b in BACKBONES for p in PARAMETRIZATIONS
+    f"{b}-{p}": lambda b=b, p=p: network(b, p)
+    for b in BACKBONES
+    if b != "convex"
+    for p in PARAMETRIZATIONS
 } | {
+    "dot": lambda: network("mlp", "dot"),
+    "squared-norm": lambda: network("mlp", "squared_norm"),
+    "convex": lambda: network("convex", "convex"),
     "mixture": lambda: GaussianMixture(torch.randn(3, *SHAPE), 0.2, torch.tensor([1.0, 2.0, 5.0])),
     "points": lambda: EmpiricalData(torch.randn(5, *SHAPE)),
 }
@@ -73,8 +80,9 @@ every_model = pytest.mark.parametrize("name", EVERY)
 def answers(model: Denoiser) -> list[Tensor]:
     torch.manual_seed(1)
     x, sigma = torch.randn(3, *SHAPE).tanh(), torch.tensor([0.1, 1.0, 5.0])
-    denoised = model.eval().denoise(x, sigma).detach()
-    return [denoised] if model.energy is None else [denoised, model.energy(x, sigma).detach()]
+    if model.eval().energy is None:
+        return [model.denoise(x, sigma).detach()]
+    return list(model.energy.value_and_grad(x, sigma))
 
 
 def export(folder: Path, model: Denoiser | None = None) -> Path:
@@ -134,9 +142,10 @@ def test_a_loaded_model_is_ready_to_sample(name: str, tmp_path: Path) -> None:
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
     x = torch.randn(2, *SHAPE)
-    values = [model.denoise(x, 1.0)]
-    if model.energy is not None:
-        values += [model.energy(x, 1.0), model.energy.free_energy(x, 1.0)]
+    if model.energy is None:
+        values = [model.denoise(x, 1.0)]
+    else:
+        values = [*model.energy.value_and_grad(x, 1.0), model.energy.free_energy(x, 1.0)]
     assert not any(value.requires_grad for value in values)
 
 

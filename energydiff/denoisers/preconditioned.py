@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -30,21 +30,7 @@ from energydiff.energies.base import (
     sigma_vector,
 )
 from energydiff.errors import UserError
-from energydiff.potentials import (
-    Backbone,
-    InnerProduct,
-    Network,
-    Potential,
-    ScalarOutput,
-    SummedOutput,
-)
-
-Parametrization = Literal["inner_product", "sum", "scalar", "unconstrained"]
-POTENTIALS: dict[str, type[Potential]] = {
-    "inner_product": InnerProduct,
-    "sum": SummedOutput,
-    "scalar": ScalarOutput,
-}
+from energydiff.potentials import Backbone, ConvexDenoiser, Potential, ScalarOutput
 
 
 class EnergyDenoiser(Energy):
@@ -62,6 +48,7 @@ class EnergyDenoiser(Energy):
         self.shape = potential.backbone.shape
         self.num_classes = potential.backbone.num_classes
         self.potential = potential
+        self.convex_denoiser = isinstance(potential, ConvexDenoiser)
         self.sigma_data = _positive_sigma_data(sigma_data)
         self.gauge = Gauge()
         self.compiled = CompiledGradient() if compile else None
@@ -164,35 +151,6 @@ class UnconstrainedDenoiser(Denoiser):
         skip = self.sigma_data**2 / variance
         out = sigma * self.sigma_data * variance.rsqrt()
         return per_sample(skip, x) * x + per_sample(out, x) * raw
-
-
-def build_denoiser(
-    backbone: Network,
-    sigma_data: float,
-    parametrization: Parametrization = "inner_product",
-    compile: bool = False,
-) -> EnergyDenoiser | UnconstrainedDenoiser:
-    """The one switch between an energy and its unconstrained baseline on the same backbone."""
-    if parametrization == "unconstrained":
-        if not isinstance(backbone, Backbone):
-            raise UserError(
-                f"{type(backbone).__name__} is a scalar: it has no unconstrained form; train"
-                " TokenNetwork or Transformer as its baseline."
-            )
-        if compile:
-            raise UserError("compile joins an energy and its gradient; a baseline has neither.")
-        return UnconstrainedDenoiser(backbone, sigma_data)
-    if parametrization not in POTENTIALS:
-        raise UserError(
-            f"parametrization is {parametrization!r}; choose {', '.join(POTENTIALS)} or"
-            " unconstrained."
-        )
-    if compile and parametrization == "scalar":
-        raise UserError(
-            f"compile differentiates an energy; {type(backbone).__name__}'s gradient is already"
-            " written out."
-        )
-    return EnergyDenoiser(POTENTIALS[parametrization](backbone), sigma_data, compile)
 
 
 def _scale_input(x: Tensor, sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:

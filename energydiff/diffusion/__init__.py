@@ -1,21 +1,29 @@
 """Training objectives, noise levels and the gauge of a trained energy."""
 
 from energydiff.diffusion.calibration import anchor_gauge, calibrate_gauge
-from energydiff.diffusion.noise import LogNormal, LogUniform, NoiseLevels
+from energydiff.diffusion.noise import LogNormal, LogUniform, NoiseLevels, UniformTime
+from energydiff.diffusion.noise_blind import EnergyMatching, EquilibriumMatching
 from energydiff.diffusion.objective import (
     DenoisingScoreMatching,
     DualScoreMatching,
     Objective,
     denoising_loss,
 )
+from energydiff.diffusion.penalties import MonotoneDenoiser, Penalised, RisingFreeEnergy
 
 __all__ = [
     "DenoisingScoreMatching",
     "DualScoreMatching",
+    "EnergyMatching",
+    "EquilibriumMatching",
     "LogNormal",
     "LogUniform",
+    "MonotoneDenoiser",
     "NoiseLevels",
     "Objective",
+    "Penalised",
+    "RisingFreeEnergy",
+    "UniformTime",
     "anchor_gauge",
     "calibrate_gauge",
     "denoising_loss",

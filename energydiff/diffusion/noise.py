@@ -54,3 +54,12 @@ class LogUniform(NoiseLevels):
     def quantile(self, u: Tensor) -> Tensor:
         low, high = math.log(self.sigma_min), math.log(self.sigma_max)
         return (low + u * (high - low)).exp()
+
+
+@dataclass(frozen=True)
+class UniformTime(NoiseLevels):
+    """σ = t/(1 − t) with t uniform in (0, 1): the noise of flow matching's x_t = (1 − t) x0 + tε,
+    which is x = x0 + σε divided by 1 + σ."""
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return u / (1 - u)

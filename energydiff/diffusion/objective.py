@@ -8,11 +8,11 @@ Together they fix E across σ.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from energydiff.energies.base import Denoiser, per_sample
+from energydiff.diffusion.noise import LogNormal, NoiseLevels
+from energydiff.energies.base import Denoiser, Energy, per_sample
 from energydiff.errors import UserError
 
 
@@ -44,10 +44,20 @@ class Objective(ABC):
     Attributes:
         parts: their names.
         fixes_gauge: it leaves no c(σ) free, so no gauge is to be calibrated.
+        noise: the distribution of σ where none is chosen.
     """
 
-    parts: ClassVar[tuple[str, ...]] = ("denoising",)
-    fixes_gauge: ClassVar[bool] = False
+    parts: tuple[str, ...] = ("denoising",)
+    fixes_gauge: bool = False
+    noise: NoiseLevels = LogNormal()
+
+    def prepare(self, denoiser: Denoiser) -> None:
+        """Called once with the model to train; ``UserError`` if this objective cannot train it."""
+        if isinstance(denoiser, Energy) and denoiser.noise_blind:
+            raise UserError(
+                f"{type(self).__name__} trains models that know their noise; for a noise-blind"
+                " energy use EquilibriumMatching or EnergyMatching."
+            )
 
     @abstractmethod
     def __call__(
@@ -89,8 +99,8 @@ class DualScoreMatching(Objective):
     """
 
     time_weight: float = 0.1
-    parts: ClassVar[tuple[str, ...]] = ("denoising", "time_score")
-    fixes_gauge: ClassVar[bool] = True
+    parts = ("denoising", "time_score")
+    fixes_gauge = True
 
     def __post_init__(self) -> None:
         if not self.time_weight > 0:
@@ -98,6 +108,10 @@ class DualScoreMatching(Objective):
                 f"time_weight is {self.time_weight}; give a positive weight, or use"
                 " DenoisingScoreMatching."
             )
+
+    def prepare(self, denoiser: Denoiser) -> None:
+        super().prepare(denoiser)
+        denoiser.require_energy()
 
     def __call__(
         self,

@@ -73,11 +73,16 @@ class Energy(Denoiser):
     Attributes:
         exact: E is the true −log p_σ of some data density, so the theorems on the Lyapunov function
             hold for it and a certificate may say ``proved``.
+        convex_denoiser: D is the gradient of a convex function by construction, so that the theorem
+            on the descent part holds.
+        noise_blind: σ is only a temperature, E = H(x)/σ², and there is no noise to go down.
         densities: n, how many noised densities E multiplies: 1 unless composed. V takes the
             noise's constant out of E that many times, so the V of a sum is the sum of the V's.
     """
 
     exact: bool = False
+    convex_denoiser: bool = False
+    noise_blind: bool = False
     densities: float = 1.0
 
     @abstractmethod

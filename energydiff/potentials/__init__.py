@@ -1,9 +1,11 @@
 """Learned networks: vector backbones F and the scalar potentials φ made of them."""
 
 from energydiff.potentials.backbone import Backbone, Network, ScalarNetwork
+from energydiff.potentials.blind import Coercive, NegativeInnerProduct, SquaredNorm
 from energydiff.potentials.completion import MaskedCompletion
 from energydiff.potentials.energy_block import EnergyTransformerBlock
 from energydiff.potentials.energy_transformer import EnergyTransformer
+from energydiff.potentials.input_convex import ConvexDenoiser, InputConvex
 from energydiff.potentials.mlp import MLP
 from energydiff.potentials.potential import InnerProduct, Potential, ScalarOutput, SummedOutput
 from energydiff.potentials.published_energy_transformer import PublishedEnergyTransformer
@@ -14,15 +16,20 @@ from energydiff.potentials.unet import UNet
 __all__ = [
     "MLP",
     "Backbone",
+    "Coercive",
+    "ConvexDenoiser",
     "EnergyTransformer",
     "EnergyTransformerBlock",
     "InnerProduct",
+    "InputConvex",
     "MaskedCompletion",
+    "NegativeInnerProduct",
     "Network",
     "Potential",
     "PublishedEnergyTransformer",
     "ScalarNetwork",
     "ScalarOutput",
+    "SquaredNorm",
     "SummedOutput",
     "TokenNetwork",
     "Transformer",

@@ -20,10 +20,11 @@ class Potential(nn.Module, ABC):
     def __init__(self, backbone: Network) -> None:
         super().__init__()
         if not isinstance(backbone, self.takes):
-            kind = "a scalar" if isinstance(backbone, ScalarNetwork) else "a vector field"
+            kinds = {Backbone: "a vector field", ScalarNetwork: "a scalar"}
+            kind = next((k for c, k in kinds.items() if isinstance(backbone, c)), "input-convex")
             raise UserError(
-                f"{type(backbone).__name__} is {kind}: parametrization scalar is for the former,"
-                " every other one for the latter."
+                f"{type(backbone).__name__} is {kind}: parametrization scalar is for a scalar,"
+                " convex for InputConvex, every other one for a vector field."
             )
         self.backbone = backbone
 

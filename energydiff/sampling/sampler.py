@@ -73,12 +73,14 @@ class Sampler:
     def claims(self, model: Denoiser) -> Claims:
         """What kind of statement a certificate on this model would be."""
         exact: bool = getattr(model, "exact", False)
+        convex: bool = getattr(model, "convex_denoiser", False)
         # ∂V/∂σ ≥ 0 at any x, wherever the sampler goes
         landscape: Claim = "proved" if exact else "observed"
         if self.stochastic:
             return Claims("stochastic", "stochastic", landscape)
-        descent: Claim = "proved" if exact and self.descends else "observed"
-        return Claims(descent, descent, landscape)
+        descent: Claim = "proved" if (exact or convex) and self.descends else "observed"
+        constant = bool(self.sigmas[0] == self.sigmas[-1])  # no landscape part
+        return Claims(descent if exact or constant else "observed", descent, landscape)
 
     @torch.no_grad()
     def __call__(
@@ -104,6 +106,11 @@ class Sampler:
             on_step: called with (points done, point) at each point of the trajectory.
         """
         seeds = None if seeds is None else list(seeds)
+        if getattr(model, "noise_blind", False) and self.sigmas[0] != self.sigmas[-1]:
+            raise UserError(
+                f"{type(model).__name__} is one energy for all noise, and {type(self).__name__}"
+                " goes down noise levels: use GradientDescent, Nesterov or Armijo."
+            )
         x = self._start(model, x_init, seeds)
         require_labels(model, x, None if label is None else label.cpu())  # once: may wait
         recorder = Recorder() if trace and model.energy is not None else None

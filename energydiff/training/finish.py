@@ -1,4 +1,4 @@
-"""What happens when training ends: the gauge is fixed and the model exported.
+"""What happens when training ends: gauge or resting norm are chosen and the model exported.
 
 A run can be killed after its last image and before its export is written: see
 :meth:`CalibrateAndExport.complete`.
@@ -13,10 +13,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from energydiff.denoisers import EnergyDenoiser
+from energydiff.denoisers import BlindEnergy, EnergyDenoiser
 from energydiff.diffusion import anchor_gauge, calibrate_gauge
+from energydiff.energies import Denoiser
 from energydiff.errors import UserError
 from energydiff.progress import progress
+from energydiff.sampling import resting_norm
 from energydiff.saving import (
     CHECKPOINT_KEY,
     LAST_CHECKPOINT,
@@ -29,12 +31,8 @@ from energydiff.training.ema import EMA
 from energydiff.training.module import DiffusionModule
 
 
-def calibrate(
-    saved: SavedModel, evaluations: int, images: int = 4_096, anchor: bool = False
-) -> None:
+def calibrate(saved: SavedModel, evaluations: int, images: int = 4_096) -> None:
     """Fix the gauge of a saved model anew, in place, on the data its run was trained on.
-
-    With ``anchor`` only its constant, for a model whose objective has fixed the rest.
 
     Raises:
         UserError: the model has no gauge, or no run behind it says what its data was.
@@ -44,28 +42,39 @@ def calibrate(
     if "data" not in saved.config:
         raise UserError("this model's file does not say what data it was trained on.")
     data = DiffusionData(**saved.config["data"])
-    clean = data.clean(data.train_source, images).to(next(saved.denoiser.parameters()).device)
-    if anchor:
-        anchor_gauge(saved.denoiser, clean, saved.sigma_max)
-        return
+    _calibrate(saved.denoiser, data, (saved.sigma_min, saved.sigma_max), evaluations, images)
+
+
+def _calibrate(
+    energy: EnergyDenoiser,
+    data: DiffusionData,
+    sigmas: tuple[float, float],
+    evaluations: int,
+    images: int,
+) -> None:
+    clean = data.clean(data.train_source, images).to(next(energy.parameters()).device)
     with progress("Calibrating the gauge", evaluations) as tell:
-        calibrate_gauge(
-            saved.denoiser,
-            clean,
-            saved.sigma_min,
-            saved.sigma_max,
-            evaluations=evaluations,
-            on_batch=tell,
-        )
+        calibrate_gauge(energy, clean, *sigmas, evaluations=evaluations, on_batch=tell)
+
+
+def choose_resting_norm(energy: BlindEnergy, data: DiffusionData, images: int = 4_096) -> None:
+    """Set ``energy.resting_norm`` to the median of ‖∇H‖ over held-out images, in place.
+
+    A sample whose gradient is as short as a real image's has arrived. Held-out images are what the
+    energy says of real ones it has not seen, and no measure of quality enters the choice.
+    """
+    held_out = data.clean(data.held_out_source, images).to(energy.resting_norm.device)
+    energy.resting_norm.fill_(resting_norm(energy, held_out))
 
 
 class CalibrateAndExport(Callback):
-    """At the end of fit: calibrates the averaged model's gauge, saves it, writes ``export/``.
+    """At the end of fit: calibrates the averaged model's gauge, or chooses the resting norm of a
+    noise-blind energy, saves it and writes ``export/``.
 
     Args:
         evaluations: noise derivatives to average for the gauge; 0 leaves the gauge as it is. An
             objective that fixes it needs none: only its constant is set, from the density at σ_max.
-        images: training images they are taken on.
+        images: images that gauge or resting norm are taken on.
     """
 
     def __init__(self, evaluations: int = 16_384, images: int = 4_096) -> None:
@@ -79,22 +88,9 @@ class CalibrateAndExport(Callback):
         assert isinstance(data, DiffusionData)
         ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
         averaged = ema.averaged(pl_module) if ema else pl_module
-        if isinstance(averaged.denoiser, EnergyDenoiser) and self.evaluations:
-            clean = data.clean(data.train_source, self.images).to(pl_module.device)
-            if pl_module.objective.fixes_gauge:
-                anchor_gauge(averaged.denoiser, clean, pl_module.sigma_max)
-            else:
-                rank_zero_info(f"Calibrating the gauge on {self.evaluations} noise derivatives.")
-                calibrate_gauge(
-                    averaged.denoiser,
-                    clean,
-                    pl_module.sigma_min,
-                    pl_module.sigma_max,
-                    evaluations=self.evaluations,
-                )
-            # Constant in x: the weights in training are the same model under either gauge.
-            assert isinstance(pl_module.denoiser, EnergyDenoiser)
-            pl_module.denoiser.gauge.load_state_dict(averaged.denoiser.gauge.state_dict())
+        self._settle(averaged.denoiser, data, pl_module)
+        # Neither changes ∇E: the weights in training are the same model with these buffers.
+        pl_module.denoiser.load_state_dict(_buffers(averaged.denoiser), strict=False)
         run = Path(trainer.default_root_dir)
         trainer.save_checkpoint(run / LAST_CHECKPOINT, weights_only=False)
         if trainer.is_global_zero:
@@ -105,18 +101,38 @@ class CalibrateAndExport(Callback):
         """The same from the last checkpoint of a run folder, for a run killed before this point."""
         file = run / LAST_CHECKPOINT
         saved = open_model(file)
-        if isinstance(saved.denoiser, EnergyDenoiser) and self.evaluations:
-            saved.denoiser.to(device)
-            calibrate(saved, self.evaluations, self.images, module.objective.fixes_gauge)
-            gauge = saved.denoiser.cpu().gauge.state_dict()
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-            for weights in ("state_dict", "current_model_state"):  # averaged, and as trained
-                checkpoint[weights] |= {f"denoiser.gauge.{k}": v for k, v in gauge.items()}
-            partial = file.with_name(file.name + ".partial")
-            torch.save(checkpoint, partial)
-            partial.replace(file)
+        saved.denoiser.to(device)
+        self._settle(saved.denoiser, DiffusionData(**saved.config["data"]), module)
+        buffers = _buffers(saved.denoiser.cpu())
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        for weights in ("state_dict", "current_model_state"):  # averaged, and as trained
+            checkpoint[weights] |= {f"denoiser.{k}": v for k, v in buffers.items()}
+        partial = file.with_name(file.name + ".partial")
+        torch.save(checkpoint, partial)
+        partial.replace(file)
         save_model(saved, run / "export")
         print(f"Saved {file} and {run / 'export'}.")
+
+    def _settle(self, denoiser: Denoiser, data: DiffusionData, module: DiffusionModule) -> None:
+        """Set what is not learned, in place."""
+        if isinstance(denoiser, BlindEnergy):
+            was_training = denoiser.training
+            choose_resting_norm(denoiser.eval(), data, self.images)
+            denoiser.train(was_training)
+        elif isinstance(denoiser, EnergyDenoiser) and self.evaluations:
+            if module.objective.fixes_gauge:
+                clean = data.clean(data.train_source, self.images)
+                clean = clean.to(next(denoiser.parameters()).device)
+                anchor_gauge(denoiser, clean, module.sigma_max)
+            else:
+                sigmas = module.sigma_min, module.sigma_max
+                _calibrate(denoiser, data, sigmas, self.evaluations, self.images)
+
+
+def _buffers(denoiser: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What is saved of a model beside its parameters."""
+    learned = dict(denoiser.named_parameters())
+    return {name: t for name, t in denoiser.state_dict().items() if name not in learned}
 
 
 def is_exported(run: Path, checkpoint: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from energydiff.data import Normalization
 from energydiff.denoisers import Parametrization, build_denoiser
-from energydiff.diffusion import DenoisingScoreMatching, LogNormal, NoiseLevels, Objective
+from energydiff.diffusion import DenoisingScoreMatching, NoiseLevels, Objective
 from energydiff.errors import UserError
 from energydiff.potentials import Network
 from energydiff.saving import SavedModel, describe
@@ -22,9 +22,10 @@ class DiffusionModule(StreamModule):
         sigma_data: σ_d, from the data.
         normalization: raw values to model coordinates, from the data.
         parametrization: ``inner_product`` or ``sum`` (energies of a vector backbone), ``scalar``
-            (a network that is an energy by itself), or ``unconstrained``.
+            (a network that is an energy by itself), ``convex`` (InputConvex), ``unconstrained``, or
+            the noise-blind ``dot``, ``squared_norm`` and ``coercive``.
         objective: what is minimised; denoising score matching by default.
-        noise: distribution of σ in training.
+        noise: distribution of σ in training; the objective's own by default.
         sigma_min, sigma_max: the noise levels to sample and calibrate between.
         label_dropout: share of labels hidden, so that the model also learns without one.
         learning_rate, betas, weight_decay: of AdamW.
@@ -78,9 +79,8 @@ class DiffusionModule(StreamModule):
         self.denoiser = build_denoiser(backbone, sigma_data, parametrization, compile)
         self.normalization, self.classes = normalization, tuple(classes)
         self.objective = objective
-        if objective.fixes_gauge:
-            self.denoiser.require_energy()
-        self.noise = noise or LogNormal()
+        objective.prepare(self.denoiser)
+        self.noise = noise or objective.noise
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
         self.label_dropout = label_dropout
 

@@ -13,15 +13,23 @@ from torch import Tensor
 from torchmetrics import MaxMetric, MeanMetric, Metric, MinMetric
 
 from energydiff.data import image_grid
-from energydiff.denoisers import EnergyDenoiser
+from energydiff.denoisers import STEP_SIZE, BlindEnergy, EnergyDenoiser
 from energydiff.diffusion import calibrate_gauge
 from energydiff.energies import Energy
 from energydiff.evaluation import heat_residual
 from energydiff.random import PROBE, keyed_normal
-from energydiff.sampling import Euler, SampleResult, curvature, karras_sigmas
+from energydiff.sampling import (
+    Armijo,
+    Euler,
+    Sampler,
+    SampleResult,
+    curvature,
+    karras_sigmas,
+)
 from energydiff.sampling.certificate import rises, rounding_tolerance
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
+from energydiff.training.finish import choose_resting_norm
 from energydiff.training.module import DiffusionModule
 
 PROBE_LEVELS = 5
@@ -48,7 +56,7 @@ class LyapunovMonitor(Callback):
     Args:
         every_images: how often; rounded to whole optimizer steps.
         samples: probe trajectories, and images in the grid.
-        steps: Euler steps of each trajectory.
+        steps: Euler steps of each trajectory; Armijo steps on a noise-blind energy.
         probe_images: held-out images on which V and E are averaged.
         curvature_states: of these, how many are looked at for curvature and the heat equation.
         calibration_evaluations: noise derivatives spent on the quick calibration.
@@ -90,12 +98,18 @@ class LyapunovMonitor(Callback):
         was_training = denoiser.training
         denoiser.eval()
         values: dict[str, float] = {}
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        sampler: Sampler
+        if isinstance(denoiser, BlindEnergy):
+            choose_resting_norm(denoiser, data, self.probe_images)
+            sampler = Armijo(self.steps, STEP_SIZE, float(denoiser.resting_norm))
+        else:
+            sigmas = karras_sigmas(self.steps, module.sigma_min, module.sigma_max)
+            sampler = Euler(sigmas, final_denoise=True)
         if isinstance(denoiser, EnergyDenoiser):
-            data = trainer.datamodule  # type: ignore[attr-defined]
             values |= self._probe_energy(trainer, module, data)
         seeds = range(trainer.global_rank, self.samples, trainer.world_size)
-        sigmas = karras_sigmas(self.steps, module.sigma_min, module.sigma_max)
-        result = Euler(sigmas, final_denoise=True)(denoiser, seeds=seeds)
+        result = sampler(denoiser, seeds=seeds)
         if result.trace is not None:
             values |= _descent_metrics(result, module.device)
         self._show_samples(trainer, module, result.samples)

@@ -15,6 +15,7 @@ from energydiff.errors import UserError
 from energydiff.potentials import (
     MLP,
     EnergyTransformer,
+    InputConvex,
     Network,
     PublishedEnergyTransformer,
     TokenNetwork,
@@ -55,6 +56,9 @@ SCALARS: dict[str, Callable[[int], Network]] = {
         (1, 4, 4), width=8, depth=2, heads=2, self_excluded=True, num_classes=classes
     ),
 }
+CONVEX: dict[str, Callable[[int], Network]] = {
+    "input-convex": lambda classes: InputConvex((5,), width=8, depth=2, num_classes=classes),
+}
 
 Model = EnergyDenoiser | UnconstrainedDenoiser
 
@@ -66,7 +70,7 @@ class Case:
     classes: int
 
     def fresh(self) -> Model:
-        backbone = (BACKBONES | SCALARS)[self.backbone](self.classes)
+        backbone = (BACKBONES | SCALARS | CONVEX)[self.backbone](self.classes)
         return build_denoiser(backbone, SIGMA_DATA, self.parametrization).double().eval()
 
     def perturbed(self) -> Model:
@@ -87,7 +91,9 @@ class Case:
 FROM_BACKBONES = [
     Case(b, p, c) for b in BACKBONES for p in ("inner_product", "sum") for c in (0, 3)
 ]
-ENERGIES = FROM_BACKBONES + [Case(b, "scalar", c) for b in SCALARS for c in (0, 3)]
+ENERGIES = FROM_BACKBONES + [
+    Case(b, "scalar" if b in SCALARS else "convex", c) for b in SCALARS | CONVEX for c in (0, 3)
+]
 BASELINES = [Case(b, "unconstrained", c) for b in BACKBONES for c in (0, 3)]
 every_energy = pytest.mark.parametrize("case", ENERGIES, ids=str)
 every_baseline = pytest.mark.parametrize("case", BASELINES, ids=str)

@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from energydiff.errors import UserError
-from energydiff.potentials import MLP, Backbone, Transformer, UNet
+from energydiff.potentials import MLP, Backbone, TokenNetwork, Transformer, UNet
 
-EVERY = [MLP((1, 4, 4), 8), UNet((1, 4, 4), 4, (1, 2), blocks=1), Transformer((1, 4, 4), width=8)]
+EVERY = [
+    MLP((1, 4, 4), 8),
+    UNet((1, 4, 4), 4, (1, 2), 1, attention_resolutions=(2,), head_width=4),
+    Transformer((1, 4, 4), width=8),
+    TokenNetwork((1, 4, 4), width=8, trunk=("convolution", "attention", "feedforward"), heads=2),
+]
 every_backbone = pytest.mark.parametrize("backbone", EVERY, ids=lambda b: type(b).__name__)
 
 
@@ -27,6 +32,18 @@ def test_the_config_builds_the_same_network(backbone: Backbone) -> None:
 @every_backbone
 def test_the_output_is_like_the_input(backbone: Backbone) -> None:
     assert backbone(torch.randn(2, 1, 4, 4), torch.zeros(2)).shape == (2, 1, 4, 4)
+
+
+@every_backbone
+def test_the_output_is_bounded(backbone: Backbone) -> None:
+    """Normalised features and a linear map: what makes a coercive noise-blind energy coercive."""
+    torch.manual_seed(0)
+    for parameter in backbone.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    u, c = torch.randn(2, 1, 4, 4).double(), torch.zeros(2).double()
+    near, far, farther = (backbone.double()(scale * u, c).norm() for scale in (1.0, 1e4, 1e8))
+    assert far < 10 * near
+    assert abs(farther - far) < 1e-2 * far
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""Noise-blind energies: one H(x) for all noise, to be descended instead of denoised."""
+
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from energydiff.energies.base import Energy, Sigma, sigma_vector
+from energydiff.errors import UserError
+from energydiff.potentials import Potential
+
+# Of a descent from noise: a twelfth of the way to data where ∇H = 4(ε − x0).
+STEP_SIZE = 0.02
+
+
+class BlindEnergy(Energy):
+    """E(x, σ) = H(x)/σ², the Gibbs energy of a learned H at temperature σ².
+
+    The convention of the associative memories: V is H up to a constant and ∇V = ∇H at every σ, so a
+    trace at σ = 1, the default here, is one of H. H knows no noise level. It is therefore no
+    −log p_σ, has no posterior mean, and ``denoise`` is refused rather than answered by a gradient
+    step that would look like one.
+
+    Args:
+        potential: H(x), asked at the constant c = 0.
+
+    Attributes:
+        resting_norm: ‖∇H‖ at which descent rests, units of H per unit of x; chosen on held-out data
+            when training ends, 0 before.
+    """
+
+    noise_blind = True
+    resting_norm: Tensor
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__()
+        self.shape = potential.backbone.shape
+        self.num_classes = potential.backbone.num_classes
+        self.potential = potential
+        self.register_buffer("resting_norm", torch.zeros(()))
+
+    def __call__(self, x: Tensor, sigma: Sigma = 1.0, label: Tensor | None = None) -> Tensor:
+        return super().__call__(x, sigma, label)
+
+    def forward(self, x: Tensor, sigma: Sigma = 1.0, label: Tensor | None = None) -> Tensor:
+        c = x.new_zeros(1).expand(len(x))  # expanded, so that it is embedded once
+        return self.potential(x, c, label) / sigma_vector(sigma, x).square()
+
+    def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> NoReturn:
+        raise UserError(
+            "a noise-blind energy has no noise level and no posterior mean: descend it with"
+            " GradientDescent, Nesterov or Armijo, and train it with EquilibriumMatching or"
+            " EnergyMatching."
+        )
