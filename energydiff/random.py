@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # Streams keep the uses of one (seed, index) apart.
-TRAINING, HELD_OUT, SAMPLING, CALIBRATION, PROBE = range(5)
+TRAINING, HELD_OUT, SAMPLING, CALIBRATION, PROBE, CORRUPTION = range(6)
 
 _MASK = (1 << 64) - 1
 

@@ -2,6 +2,15 @@
 
 from energydiff.sampling.certificate import Certificate, certify
 from energydiff.sampling.completion import Completion, complete
+from energydiff.sampling.corruptions import (
+    BitFlips,
+    Blur,
+    Corrupted,
+    Corruption,
+    GaussianNoise,
+    Masking,
+    Occlusion,
+)
 from energydiff.sampling.euler import Euler
 from energydiff.sampling.grids import (
     geometric_sigmas,
@@ -16,10 +25,17 @@ from energydiff.sampling.sampler import Sampler, SampleResult
 from energydiff.sampling.trace import Trace, join_traces
 
 __all__ = [
+    "BitFlips",
+    "Blur",
     "Certificate",
     "Completion",
+    "Corrupted",
+    "Corruption",
     "Euler",
+    "GaussianNoise",
     "Heun",
+    "Masking",
+    "Occlusion",
     "Relaxation",
     "Retrieval",
     "SampleResult",

@@ -84,8 +84,8 @@ class Recorder:
         self._add("free_energy", free_energy)
         self._add("grad_norm", residual.flatten(1).norm(dim=1))
 
-    def moved(self, step_size: float, free_energy: Tensor) -> None:
-        """V after the move at unchanged σ, (B,); ``step_size`` is η = 1 − σ'/σ."""
+    def moved(self, step_size: float | Tensor, free_energy: Tensor) -> None:
+        """V after the move at unchanged σ, (B,); ``step_size`` is η, one or (B,)."""
         self._moved = free_energy
         self._add("descent", free_energy - self._rows["free_energy"][-1].to(free_energy))
         grad_norm = self._rows["grad_norm"][-1]
