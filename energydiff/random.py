@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # Streams keep the uses of one (seed, index) apart.
-TRAINING, HELD_OUT, SAMPLING, CALIBRATION, PROBE, TRACE, LIKELIHOOD = range(7)
+TRAINING, HELD_OUT, SAMPLING, CALIBRATION, PROBE, CORRUPTION, TRACE, LIKELIHOOD = range(8)
 
 _MASK = (1 << 64) - 1
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from energydiff.diffusion.noise import LogNormal, NoiseLevels
 from energydiff.energies.base import Denoiser, Energy, per_sample
-from energydiff.errors import UserError
+from energydiff.errors import NoEnergyError, UserError
 
 
 def denoising_loss(
@@ -111,7 +111,16 @@ class DualScoreMatching(Objective):
 
     def prepare(self, denoiser: Denoiser) -> None:
         super().prepare(denoiser)
-        denoiser.require_energy()
+        if denoiser.energy is None:
+            raise NoEnergyError(
+                f"{type(denoiser).__name__} has no energy for DualScoreMatching to fit: set"
+                " model.objective to energydiff.diffusion.DenoisingScoreMatching."
+            )
+        if getattr(denoiser, "compiled", None) is not None:
+            raise UserError(
+                "model.compile joins E and ∇E alone, and DualScoreMatching needs ∂E/∂log σ too:"
+                " train without it, or with energydiff.diffusion.DenoisingScoreMatching."
+            )
 
     def __call__(
         self,

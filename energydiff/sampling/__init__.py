@@ -5,6 +5,15 @@ from energydiff.sampling.armijo import Armijo
 from energydiff.sampling.certificate import Certificate, certify, rising
 from energydiff.sampling.churn import Churn
 from energydiff.sampling.completion import Completion, complete
+from energydiff.sampling.corruptions import (
+    BitFlips,
+    Blur,
+    Corrupted,
+    Corruption,
+    GaussianNoise,
+    Masking,
+    Occlusion,
+)
 from energydiff.sampling.curvature import Curvature, curvature, noise_slope
 from energydiff.sampling.dpm_solver import DPMSolver2M
 from energydiff.sampling.euler import Euler
@@ -32,20 +41,27 @@ __all__ = [
     "MALA",
     "Ancestral",
     "Armijo",
+    "BitFlips",
+    "Blur",
     "Certificate",
     "Churn",
     "Claims",
     "Completion",
+    "Corrupted",
+    "Corruption",
     "Curvature",
     "DPMSolver2M",
     "Euler",
+    "GaussianNoise",
     "GradientDescent",
     "GuardedEuler",
     "GuardedHeun",
     "Heun",
     "Langevin",
     "LinearInverse",
+    "Masking",
     "Nesterov",
+    "Occlusion",
     "Relaxation",
     "Retrieval",
     "SampleResult",
