@@ -37,7 +37,8 @@ def test_of_two_gaussians(gaussians):
     assert got.numpy() == pytest.approx(want, abs=0.04)
     assert want[0] > 0.75 and want[2] < 0.55  # noise hides the difference
     turned = ood_auroc(energy(), outside, inside, sigmas)
-    assert turned.numpy() == pytest.approx(1 - got.numpy(), abs=0.04)
+    # Another noise for each: four standard errors of the difference.
+    assert turned.numpy() == pytest.approx(1 - got.numpy(), abs=0.06)
 
 
 def test_is_at_chance_for_one_source(gaussians):
