@@ -116,6 +116,7 @@ def train_all(options: argparse.Namespace) -> None:
                 *("--config", str(CONFIG), "--data.root", str(options.root)),
                 *("--seed_everything", str(seed), "--finish.evaluations", "0"),
                 *("--model.parametrization", design.parametrization),
+                *("--model.objective", "energydiff.diffusion.DenoisingScoreMatching"),
                 *("--model.backbone", json.dumps(backbone)),
             ]
     train_missing(runs, options.jobs)
