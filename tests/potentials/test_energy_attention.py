@@ -7,7 +7,12 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from energydiff.errors import UserError
-from energydiff.potentials import energy_attention
+from energydiff.potentials import (
+    EnergyTransformer,
+    PublishedEnergyTransformer,
+    ScalarNetwork,
+    energy_attention,
+)
 from energydiff.potentials.energy_attention import attention_terms
 from energydiff.potentials.energy_terms import AttentionEnergy
 
@@ -155,3 +160,19 @@ def test_no_square_matrix_beyond_a_thousand_tokens(
     assert g.grad is not None
     assert largest.numel <= energy_attention.CHUNK * tokens * heads
     assert largest.numel < heads * tokens**2 / 8
+
+
+@pytest.mark.parametrize("network", [EnergyTransformer, PublishedEnergyTransformer])
+def test_nor_does_a_whole_network_hold_one(
+    network: type[ScalarNetwork], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1,296 tokens, noise-conditioned, with the time score, through a training step."""
+    monkeypatch.undo()
+    tokens, heads = 36**2, 2
+    model = network((1, 72, 72), patch_size=2, width=8, heads=heads)
+    u, c = torch.randn(1, 1, 72, 72), torch.zeros(1)
+    with Largest() as largest:
+        _, to_u, to_c = model.value_and_grads(u, c)
+        (to_u.square().sum() + to_c.square().sum()).backward()
+    assert model.positions.grad is not None
+    assert largest.numel < heads * tokens**2 / 4
