@@ -140,7 +140,7 @@ class UnconstrainedDenoiser(Denoiser):
         self.require_energy()
         raise AssertionError
 
-    score = free_energy = value_and_grad = noise_derivative = forward
+    score = free_energy = value_and_grad = value_and_grads = noise_derivative = forward
 
     def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         require_samples(self, x)

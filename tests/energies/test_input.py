@@ -40,7 +40,14 @@ def test_integers_are_refused(energy: Energy) -> None:
 def test_a_baseline_says_that_it_has_no_energy() -> None:
     """Asked in any of the ways an energy can be asked."""
     baseline = build_denoiser(MLP((2,), width=8, depth=1), 1.0, "unconstrained")
-    for name in ("forward", "score", "free_energy", "value_and_grad", "noise_derivative"):
+    for name in (
+        "forward",
+        "score",
+        "free_energy",
+        "value_and_grad",
+        "value_and_grads",
+        "noise_derivative",
+    ):
         with pytest.raises(NoEnergyError, match="no energy"):
             getattr(baseline, name)(torch.zeros(1, 2), 1.0)
     with pytest.raises(NoEnergyError, match="no energy"):

@@ -44,27 +44,6 @@ PROPOSERS = (*GUARDS, "MALA", "HMC")
 STOCHASTIC = ("Ancestral", "Churn", "Langevin", "MALA", "HMC")
 
 
-class Counting(Energy):
-    """Counts what is asked of an energy: gradients, and energies without a gradient."""
-
-    exact = True
-
-    def __init__(self, inner: Energy) -> None:
-        super().__init__()
-        self.inner, self.shape = inner, inner.shape
-        self.gradients = self.energies = 0
-
-    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        self.energies += 1
-        return self.inner(x, sigma, label)
-
-    def value_and_grad(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        self.gradients += 1
-        return self.inner.value_and_grad(x, sigma, label)
-
-
 def data() -> EmpiricalData:
     return EmpiricalData(torch.randn(7, 3, generator=torch.Generator().manual_seed(0)).double())
 
@@ -75,16 +54,16 @@ def name_of(sampler: Sampler) -> str:
 
 @every_sampler
 @pytest.mark.parametrize("record", [False, True], ids=["silent", "recorded"])
-def test_the_counts_are_true(sampler: Sampler, record: bool) -> None:
-    energy = Counting(data())
+def test_the_counts_are_true(sampler: Sampler, record: bool, counting) -> None:
+    energy = counting(data())
     result = sampler(energy, seeds=range(4), trace=record)
     assert result.nfe + result.energy_evaluations == energy.gradients + energy.energies
 
 
 @every_sampler
-def test_a_step_costs_what_is_declared(sampler: Sampler) -> None:
+def test_a_step_costs_what_is_declared(sampler: Sampler, counting) -> None:
     """Evaluations per step, but for fallbacks and at most one more for the last point."""
-    energy, steps = Counting(data()), len(sampler.sigmas) - 1
+    energy, steps = counting(data()), len(sampler.sigmas) - 1
     result = sampler(energy, seeds=range(4), trace=False)
     least = sampler.evaluations * steps + sampler.final_denoise
     # Metropolis evaluates a new noise level once before its first proposal there.

@@ -7,7 +7,6 @@ from torch.testing import assert_close
 
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import EmpiricalData, Energy
-from energydiff.energies.base import Sigma
 from energydiff.errors import UserError
 from energydiff.potentials import MLP
 from energydiff.sampling import Euler, Heun, Sampler, Trace, join_traces, karras_sigmas
@@ -16,27 +15,6 @@ STEPS = 6
 SIGMAS = karras_sigmas(STEPS, 0.1, 5.0)
 every_sampler = pytest.mark.parametrize("sampler", [Euler, Heun])
 every_end = pytest.mark.parametrize("final", [False, True], ids=["plain", "denoised"])
-
-
-class Counting(Energy):
-    """Counts what is asked of an energy: gradients, and energies without a gradient."""
-
-    exact = True
-
-    def __init__(self, inner: Energy) -> None:
-        super().__init__()
-        self.inner, self.shape = inner, inner.shape
-        self.gradients = self.energies = 0
-
-    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        self.energies += 1
-        return self.inner(x, sigma, label)
-
-    def value_and_grad(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        self.gradients += 1
-        return self.inner.value_and_grad(x, sigma, label)
 
 
 def data() -> EmpiricalData:
@@ -114,9 +92,9 @@ def test_a_final_denoising_leaves_the_noise(sampler: type[Sampler]) -> None:
 @every_end
 @pytest.mark.parametrize("record", [False, True], ids=["silent", "recorded"])
 def test_the_counts_are_true(
-    sampler: type[Sampler], per_step: int, final: bool, record: bool
+    sampler: type[Sampler], per_step: int, final: bool, record: bool, counting
 ) -> None:
-    energy = Counting(data())
+    energy = counting(data())
     result = sampler(SIGMAS, final_denoise=final)(energy, x_init=start(), trace=record)
     assert result.nfe == per_step * STEPS + final
     assert result.nfe + result.energy_evaluations == energy.gradients + energy.energies
@@ -124,8 +102,10 @@ def test_the_counts_are_true(
 
 @every_sampler
 @every_end
-def test_recording_switched_off_costs_nothing(sampler: type[Sampler], final: bool) -> None:
-    energy = Counting(data())
+def test_recording_switched_off_costs_nothing(
+    sampler: type[Sampler], final: bool, counting
+) -> None:
+    energy = counting(data())
     result = sampler(SIGMAS, final_denoise=final)(energy, x_init=start(), trace=False)
     assert result.trace is None
     assert (result.energy_evaluations, energy.energies) == (0, 0)
