@@ -1,0 +1,212 @@
+"""What a comparison of two models says: plain records that go to JSON and come back.
+
+Every number stands beside what it depends on. Two results whose :class:`Provenance` differs are
+numbers on different scales, and refuse to be set against each other.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from energydiff.errors import UserError
+
+Verdict = Literal["better", "worse", "not separable"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a quality depends on beside the model.
+
+    Attributes:
+        data: the data set, as its configuration names it.
+        reference: SHA-256 of the reference images, and ``reference_count`` how many they are.
+        extractor: its name, ``extractor_hash`` the SHA-256 of its weights.
+        resize: how images reach the extractor's size, in words.
+        quantisation: how model coordinates became uint8.
+        samples: n. ``blocks``: disjoint blocks of seeds they were drawn in.
+        seed: samples are numbers 0 to n − 1 of this seed.
+        sampler, steps, sigma_min, sigma_max: how they were drawn.
+        weights: ``exponential moving average``, or ``images of a folder``.
+        versions: of energydiff, torch and torch-fidelity.
+    """
+
+    data: str
+    reference: str
+    reference_count: int
+    extractor: str
+    extractor_hash: str
+    resize: str
+    quantisation: str
+    samples: int
+    blocks: int
+    seed: int
+    sampler: str
+    steps: int
+    sigma_min: float
+    sigma_max: float
+    weights: str
+    versions: dict[str, str]
+
+    def require_same(self, other: Self) -> None:
+        """``UserError`` naming the first thing in which two results differ."""
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if mine != theirs:
+                raise UserError(
+                    f"these results cannot be compared: their {field.name} differs"
+                    f" ({mine} and {theirs})."
+                )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with a 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of A when this is the interval of A − B of something whose less is better."""
+        if self.high < 0:
+            return "better"
+        return "worse" if self.low > 0 else "not separable"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of one set of samples against a reference.
+
+    Attributes:
+        frechet: Fréchet distance; the published FID only on ``inception-v3-compat``.
+        frechet_infinity: extrapolated to infinitely many samples (Chong & Forsyth 2020).
+        kid: unbiased kernel distance.
+        inception_score: ``None`` where the extractor has no classes.
+        precision, recall: of Kynkäänniemi et al. 2019.
+    """
+
+    frechet: float
+    frechet_infinity: float
+    kid: float
+    inception_score: float | None
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one sample.
+
+    Attributes:
+        nfe: evaluations of the model.
+        forward_equivalents: operations in units of one forward pass of the unconstrained network.
+        seconds: on the machine at hand, without recording.
+    """
+
+    nfe: int
+    forward_equivalents: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Quality at one number of steps, on one block of samples."""
+
+    steps: int
+    cost: Cost
+    frechet: float
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Median distance to the nearest training image, RMS per pixel in model coordinates."""
+
+    samples: float
+    held_out: float
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison: one model, or several that differ in their training seed.
+
+    Attributes:
+        name: for tables. ``runs``: the paths of the models.
+        kind: ``energy`` or ``baseline``.
+        quality: on all n samples, the mean over runs.
+        block_frechet: Fréchet distance of each block of seeds, (runs, blocks).
+        cost, curve: of the first run.
+        asymmetry: |J − Jᵀ|/|J + Jᵀ| of the denoiser's Jacobian.
+        nearest: of samples of the first run.
+        certificate: :meth:`~energydiff.sampling.Certificate.as_dict` of samples of the first run.
+        bits_per_dim: of held-out images by the energy; ``None`` without one.
+    """
+
+    name: str
+    runs: list[str]
+    kind: Literal["energy", "baseline"]
+    quality: Quality
+    block_frechet: list[list[float]]
+    cost: Cost
+    curve: list[CurvePoint]
+    asymmetry: float
+    nearest: Nearest
+    certificate: dict[str, Any] | None
+    bits_per_dim: float | None
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What tells whether the procedure could have seen a difference at this n.
+
+    Attributes:
+        same: A against A with other seeds: must contain 0.
+        degraded: A with a known degradation against A: must lie above 0.
+        degradation: which one, in words.
+        floor: distance of held-out images to the reference, of ``floor_count`` images.
+    """
+
+    same: Interval
+    degraded: Interval
+    degradation: str
+    floor: float
+    floor_count: int
+
+
+@dataclass(frozen=True)
+class Matched:
+    """B's Fréchet distance at A's cost, read off B's curve; ``None`` outside the curve."""
+
+    nfe: float | None
+    forward_equivalents: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A against B.
+
+    Attributes:
+        frechet, kid: intervals of A − B; less is better. Over training seeds where there are
+            several, else over blocks of seeds.
+        over: what the interval of ``frechet`` is taken over.
+        matched: B at A's cost; A's own distance on one block is ``matched_frechet``.
+    """
+
+    a: Arm
+    b: Arm
+    frechet: Interval
+    kid: Interval
+    over: Literal["training seeds", "blocks of seeds"]
+    matched: Matched
+    matched_frechet: float
+    controls: Controls | None
+    provenance: Provenance
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether A is better than B, by the Fréchet distance."""
+        return self.frechet.verdict
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"verdict": self.verdict}
