@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Timing, Work, operations, peak_bytes, timings
 from energydiff.denoisers import build_denoiser
 from energydiff.energies.base import Denoiser
+from energydiff.evaluation.measure import Timing, Work, operations, peak_bytes, timings
 from energydiff.potentials import MLP, Backbone, Transformer, UNet
 from energydiff.sampling import Euler, Heun, certify, karras_sigmas
 

@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.measure import operations
 from energydiff.data import Source, open_data
 from energydiff.errors import UserError, sentences
 from energydiff.evaluation import (
@@ -31,6 +30,7 @@ from energydiff.evaluation import (
     jacobian_asymmetry,
     train_classifier,
 )
+from energydiff.evaluation.measure import operations
 from energydiff.random import HELD_OUT, PROBE, keyed_normal
 from energydiff.report import comparison_grid, free_energy_plot, samples_with_traces
 from energydiff.sampling import Heun, SampleResult, certify, karras_sigmas

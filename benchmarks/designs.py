@@ -23,7 +23,6 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.cost import denoiser_call, training_step
-from benchmarks.measure import timings
 from benchmarks.runs import train_missing
 from energydiff import potentials
 from energydiff.data import open_data
@@ -31,6 +30,7 @@ from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser
 from energydiff.errors import sentences
 from energydiff.evaluation import held_out_losses
+from energydiff.evaluation.measure import timings
 from energydiff.saving import open_model
 
 CONFIG = Path("configs/fashion_mnist/energy_transformer.yaml")

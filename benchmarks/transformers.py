@@ -21,10 +21,10 @@ from rich.table import Table
 
 from benchmarks.cost import denoiser_call, training_step
 from benchmarks.demo import DigitFeatures, measured, timed_samples
-from benchmarks.measure import timings
 from benchmarks.runs import train_missing
 from energydiff.data import open_data
 from energydiff.errors import sentences
+from energydiff.evaluation.measure import timings
 from energydiff.saving import open_model
 
 SAMPLES = 1_000

@@ -39,6 +39,7 @@ from energydiff.energies.memory import (
     PolynomialMemory,
 )
 from energydiff.errors import UserError
+from energydiff.files import write_whole
 from energydiff.potentials import (
     MLP,
     EnergyTransformer,
@@ -127,9 +128,9 @@ def save_model(model: SavedModel, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().cpu().contiguous() for name, t in model.denoiser.state_dict().items()}
-    _replace(folder / "model.safetensors", safetensors.torch.save(state))
+    write_whole(folder / "model.safetensors", safetensors.torch.save(state))
     text = yaml.safe_dump(describe(model), sort_keys=False, allow_unicode=True)
-    _replace(folder / "model.yaml", text.encode())
+    write_whole(folder / "model.yaml", text.encode())
 
 
 def describe(model: SavedModel) -> dict[str, Any]:
@@ -286,9 +287,3 @@ def _open_checkpoint(file: Path) -> SavedModel:
         if name.startswith(prefix)
     }
     return rebuild(checkpoint[CHECKPOINT_KEY], state, file)
-
-
-def _replace(file: Path, content: bytes) -> None:
-    partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(file)

@@ -94,6 +94,30 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Result:
+    """Quality of one model's samples, or of a folder of images.
+
+    Attributes:
+        name: the path it was measured at.
+        quality: of all n samples; ``block_frechet`` the distance of each block of seeds.
+        floor: distance of ``floor_count`` held-out images to the reference.
+    """
+
+    name: str
+    quality: Quality
+    block_frechet: list[float]
+    floor: float
+    floor_count: int
+    provenance: Provenance
+
+    @classmethod
+    def from_dict(cls, known: dict[str, Any]) -> Self:
+        """The inverse of ``dataclasses.asdict``."""
+        quality, provenance = Quality(**known["quality"]), Provenance(**known["provenance"])
+        return cls(**known | {"quality": quality, "provenance": provenance})
+
+
+@dataclass(frozen=True)
 class Cost:
     """Of one sample.
 

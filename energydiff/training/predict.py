@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from energydiff.energies import Denoiser
@@ -16,6 +18,7 @@ from energydiff.sampling import Sampler, SampleResult, join_traces
 from energydiff.training.console import quiet_lightning
 
 Batch = list[int]
+Extract = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,12 @@ class SampleRequest:
     """Which samples: number i depends on (seed, i) alone.
 
     Attributes:
-        count: samples 0 to count − 1.
+        count: how many.
         seed: of the whole set, 0 to 2³¹ − 1.
         label: one class index for all, or ``None``.
         batch_size: samples at a time on each device.
         trace: record the Lyapunov function.
+        first: number of the first of them.
     """
 
     count: int
@@ -35,6 +39,12 @@ class SampleRequest:
     label: int | None = None
     batch_size: int = 64
     trace: bool = True
+    first: int = 0
+
+    @property
+    def numbers(self) -> range:
+        """Of the samples."""
+        return range(self.first, self.first + self.count)
 
     def __post_init__(self) -> None:
         for name, value in (("num_samples", self.count), ("batch_size", self.batch_size)):
@@ -51,9 +61,12 @@ class SampleRequest:
 class SamplingModule(pl.LightningModule):
     """The shell that Lightning's predict loop drives; keeps what it sampled, batch by batch."""
 
-    def __init__(self, denoiser: Denoiser, sampler: Sampler, request: SampleRequest) -> None:
+    def __init__(
+        self, denoiser: Denoiser, sampler: Sampler, request: SampleRequest, extract: Extract | None
+    ) -> None:
         super().__init__()
         self.denoiser, self.sampler, self.request = denoiser, sampler, request
+        self.extract = extract
         self.indices: list[int] = []
         self.results: list[SampleResult] = []
         self.on_point: Callable[[], None] = lambda: None
@@ -68,7 +81,8 @@ class SamplingModule(pl.LightningModule):
             on_step=lambda *_: self.on_point(),
         )
         self.indices += batch
-        self.results.append(replace(result, samples=result.samples.cpu()))
+        kept = self.extract(result.samples) if self.extract else result.samples
+        self.results.append(replace(result, samples=kept.cpu()))
 
 
 def draw_samples(
@@ -79,14 +93,50 @@ def draw_samples(
     devices: int | str = "auto",
     accelerator: str = "auto",
 ) -> SampleResult | None:
-    """Samples 0 to count − 1, in order; ``None`` on ranks other than the first.
+    """The samples in the order of their numbers; ``None`` on ranks other than the first.
 
-    Ranks share the indices without padding, so no sample is drawn twice; that every index came
+    Ranks share the numbers without padding, so no sample is drawn twice; that every one came
     back exactly once is checked.
 
     Raises:
         UserError: a label the model does not know.
     """
+    result = _draw(denoiser, sampler, request, None, devices, accelerator)
+    return result if is_first_rank() else None
+
+
+def draw_features(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    request: SampleRequest,
+    extract: Extract,
+    *,
+    devices: int | str = "auto",
+    accelerator: str = "auto",
+) -> Tensor:
+    """What ``extract`` makes of the samples, in the order of their numbers, on every rank.
+
+    Samples are forgotten batch by batch, so any number of them can be measured.
+
+    Args:
+        extract: a batch of samples (B, \\*shape) on its device to (B, …). A module is moved there.
+    """
+    return _draw(denoiser, sampler, request, extract, devices, accelerator).samples
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+
+
+def _draw(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    request: SampleRequest,
+    extract: Extract | None,
+    devices: int | str,
+    accelerator: str,
+) -> SampleResult:
     if request.label is not None and not 0 <= request.label < denoiser.num_classes:
         raise UserError(
             f"label is {request.label}, but this model has {denoiser.num_classes} classes."
@@ -105,7 +155,7 @@ def draw_samples(
         )
     except MisconfigurationException as error:
         raise UserError(f"devices or accelerator: {error}") from error
-    module = SamplingModule(denoiser, sampler, request)
+    module = SamplingModule(denoiser, sampler, request, extract)
     loader = DataLoader(_RankBatches(trainer, request), batch_size=None, collate_fn=list)
     trainer.predict(module, loader, return_predictions=False)
     return _gather(trainer, module)
@@ -118,7 +168,7 @@ class _RankBatches(torch.utils.data.IterableDataset[Batch]):
         self.trainer, self.request = trainer, request
 
     def __iter__(self) -> Iterator[Batch]:
-        mine = range(self.trainer.global_rank, self.request.count, self.trainer.world_size)
+        mine = self.request.numbers[self.trainer.global_rank :: self.trainer.world_size]
         size = self.request.batch_size
         return (list(mine[i : i + size]) for i in range(0, len(mine), size))
 
@@ -148,16 +198,14 @@ class _Progress(pl.Callback):
             self._bar.__exit__(None, None, None)
 
 
-def _gather(trainer: pl.Trainer, module: SamplingModule) -> SampleResult | None:
-    """All ranks' results in the order of their indices, on the first rank."""
+def _gather(trainer: pl.Trainer, module: SamplingModule) -> SampleResult:
+    """All ranks' results in the order of their indices."""
     part = (module.indices, module.results)
     parts = [part] * trainer.world_size
     if trainer.world_size > 1:
         torch.distributed.all_gather_object(parts, part)
-    if not trainer.is_global_zero:
-        return None
     order = torch.tensor([index for indices, _ in parts for index in indices])
-    if sorted(order.tolist()) != list(range(module.request.count)):
+    if sorted(order.tolist()) != list(module.request.numbers):
         raise RuntimeError("ranks returned overlapping or missing samples; this is a bug.")
     order = order.argsort()
     found = [result for _, results in parts for result in results]

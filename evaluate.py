@@ -1,0 +1,182 @@
+"""Measure models: ``python evaluate.py fid runs/a``, ``compare``, ``report``."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+import energydiff  # first: it makes lightning importable beside a CPU torch
+from energydiff.errors import UserError, sentences
+from energydiff.evaluation.comparison import Comparison, Result
+from energydiff.evaluation.compare import compare as compare_models
+from energydiff.evaluation.compare import compare_results
+from energydiff.evaluation.data import EvaluationData
+from energydiff.evaluation.draws import Drawing
+from energydiff.evaluation.measurement import Measurement, is_model
+from energydiff.files import write_whole
+from energydiff.report.tables import comparison_table, interval_text, result_table
+from energydiff.training.predict import is_first_rank
+
+SamplerName = Literal["heun", "euler", "guarded_heun", "guarded_euler", "dpm_solver_2m"]
+STORE = Path("runs/evaluation")
+
+
+def fid(
+    model: Path,
+    data: EvaluationData | None = None,
+    num_samples: int = 10_000,
+    blocks: int = 5,
+    weights: Path | None = None,
+    sampler: SamplerName = "heun",
+    steps: int = 18,
+    seed: int = 0,
+    batch_size: int = 64,
+    devices: int = 1,
+    accelerator: str = "auto",
+    store: Path = STORE,
+) -> Result:
+    """Fréchet distance (FID on Inception), KID, Inception Score, precision and recall of samples.
+
+    Args:
+        model: A run folder, a checkpoint, an exported model, or a folder of images.
+        data: YAML file of the data to measure against; the run's own data by default.
+        num_samples: n.
+        blocks: Disjoint blocks of seeds that n falls into.
+        weights: Local file with the weights of a published extractor.
+        sampler: See docs/sample.md.
+        steps: Steps down Karras' grid, before a final denoising.
+        seed: Of the whole set; sample i depends on (seed, i) alone.
+        batch_size: Samples at a time on each device.
+        devices: How many devices share the work.
+        accelerator: As in Lightning: auto, cpu, gpu, mps.
+        store: Folder where features and results are kept; a run that was cut off goes on there.
+    """
+    how = Drawing(sampler, steps, seed, batch_size, devices, accelerator)
+    known = data or data_of(model)
+    measurement = Measurement.open(known, num_samples, blocks, how, store, weights)
+    result = measurement.measure(model)
+    if is_first_rank():
+        file = write(store, "fid", [model], asdict(result))
+        Console().print(result_table(result, measurement.extractor.distance_name))
+        print(f"Written to {file}.")
+    return result
+
+
+def compare(
+    a: str,
+    b: str,
+    data: EvaluationData | None = None,
+    num_samples: int = 10_000,
+    blocks: int = 5,
+    weights: Path | None = None,
+    sampler: SamplerName = "heun",
+    steps: int = 18,
+    curve: tuple[int, ...] = (6, 12, 18, 36),
+    controls: bool = True,
+    seed: int = 0,
+    batch_size: int = 64,
+    devices: int = 1,
+    accelerator: str = "auto",
+    store: Path = STORE,
+) -> Comparison | None:
+    """Compare two models, or two sets of training seeds, at the same noise, with intervals.
+
+    Args:
+        a: A run folder, checkpoint or export; several training seeds separated by commas; or the
+            JSON file of an earlier ``fid``.
+        b: What to compare it with, of the same kind.
+        data: YAML file of the data to measure against; the run's own data by default.
+        num_samples: n.
+        blocks: Disjoint blocks of seeds that n falls into; the interval is taken over them.
+        weights: Local file with the weights of a published extractor.
+        sampler: See docs/sample.md.
+        steps: Steps down Karras' grid, before a final denoising.
+        curve: Steps at which quality is set against cost, on one block.
+        controls: Also draw A with other seeds, plain and blurred.
+        seed: Of the whole set; sample i depends on (seed, i) alone.
+        batch_size: Samples at a time on each device.
+        devices: How many devices share the work.
+        accelerator: As in Lightning: auto, cpu, gpu, mps.
+        store: Folder where features and results are kept; a run that was cut off goes on there.
+    """
+    if a.endswith(".json") or b.endswith(".json"):
+        first, second = read_result(Path(a)), read_result(Path(b))
+        interval = compare_results(first, second)
+        print(f"{a} − {b}: {interval_text(interval)}: {interval.verdict}.")
+        return None
+    how = Drawing(sampler, steps, seed, batch_size, devices, accelerator)
+    paths = [[Path(path) for path in side.split(",")] for side in (a, b)]
+    for path in (*paths[0], *paths[1]):
+        if path.is_dir() and not is_model(path):
+            raise UserError(
+                f"{path} holds no model; images of a folder share no noise with a model's samples:"
+                " measure each with fid and compare the two JSON files."
+            )
+    known = data or data_of(paths[0][0])
+    measurement = Measurement.open(known, num_samples, blocks, how, store, weights)
+    comparison = compare_models(measurement, *paths, steps=curve, controls=controls)
+    if is_first_rank():
+        file = write(
+            store, "compare", [path for side in paths for path in side], comparison.as_dict()
+        )
+        Console().print(comparison_table(comparison, measurement.extractor.distance_name))
+        print(f"Written to {file}.")
+    return comparison
+
+
+def data_of(path: Path) -> EvaluationData:
+    """The data that a model was trained on."""
+    if not is_model(path):
+        raise UserError(f"{path} is a folder of images: give --data to measure it against.")
+    return EvaluationData.of_run(energydiff.open_model(path).config, path)
+
+
+def write(store: Path, kind: str, paths: Sequence[Path], content: dict[str, Any]) -> Path:
+    """Write a result under a name of its own: the models', and a hash of all it depends on."""
+    key = json.dumps([[str(p.resolve()) for p in paths], content["provenance"]], sort_keys=True)
+    names = "_".join(path.resolve().name for path in paths)
+    file = store / f"{kind}_{names}_{sha256(key.encode()).hexdigest()[:8]}.json"
+    write_whole(file, (json.dumps(content, indent=1) + "\n").encode())
+    return file
+
+
+def read_result(file: Path) -> Result:
+    """What an earlier ``fid`` wrote."""
+    try:
+        return Result.from_dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise UserError(f"{file} is not a result of evaluate.py fid ({error}).") from error
+
+
+def main() -> int:
+    """0; 2 for a mistake of the user."""
+    parser = ArgumentParser(description=__doc__)
+    commands = parser.add_subcommands(dest="command")
+    functions = {"fid": fid, "compare": compare}
+    for name, function in functions.items():
+        command = ArgumentParser(description=(function.__doc__ or "").split("\n")[0])
+        command.add_argument(
+            "-n", "--num_samples", type=int, default=10_000, help="How many samples."
+        )
+        command.add_function_arguments(
+            function,
+            fail_untyped=True,
+            as_positional=True,
+            sub_configs=True,
+            skip={"num_samples"},
+        )
+        commands.add_subcommand(name, command)
+    arguments = parser.instantiate_classes(parser.parse_args())
+    with sentences():
+        functions[arguments.command](**arguments[arguments.command].as_dict())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
