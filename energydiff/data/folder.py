@@ -34,19 +34,25 @@ class FolderSource(Source):
             raise UserError(f"{path} could be read before but not now ({error}).") from error
 
 
-def open_folder(
+def open_folder(root: Path, *, held_out: float, **options: Any) -> Splits:
+    """``whole_folder`` with these options, in its training and its held-out part."""
+    source = whole_folder(root, **options)
+    train, held = split_rows(source.names, held_out, str(root))
+    return Splits(source.select(train), source.select(held))
+
+
+def whole_folder(
     root: Path,
     *,
     image_size: int | None,
     channels: Literal[1, 3],
     labels: bool,
-    held_out: float,
     on_error: Literal["fail", "skip"],
     max_skipped: float,
     workers: int | None,
     cache_dir: Path | None,
-) -> Splits:
-    """uint8 samples (channels, H, W) of 0..255, with H = W = image_size where that is given.
+) -> FolderSource:
+    """All samples of a folder: uint8 (channels, H, W) of 0..255, H = W = image_size if given.
 
     With labels, the class of an image is its first-level folder. Raises UserError for a root
     without images, for a broken image unless it may be skipped, and for images of different sizes
@@ -69,7 +75,7 @@ def open_folder(
     height, width = (image_size, image_size) if image_size else _common_size(root, sizes)
     names = list(sizes)
     classes, indices = _folder_classes(root, names) if labels else ((), None)
-    source = FolderSource(
+    return FolderSource(
         root.absolute(),
         image_size,
         (channels, height, width),
@@ -78,8 +84,6 @@ def open_folder(
         classes,
         indices,
     )
-    train, held = split_rows(names, held_out, str(root))
-    return Splits(source.select(train), source.select(held))
 
 
 def find_images(root: Path) -> list[str]:
@@ -127,7 +131,7 @@ def _handle_broken(
             f"than data.max_skipped = {max_skipped:.2%}; the first is {next(iter(broken))}."
         )
     lines = "".join(f"\n  {root / name}: {reason}" for name, reason in broken.items())
-    warnings.warn(f"Left out {len(broken)} of {count} images ({share:.2%}):{lines}", stacklevel=4)
+    warnings.warn(f"Left out {len(broken)} of {count} images ({share:.2%}):{lines}", stacklevel=5)
 
 
 def _common_size(root: Path, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:

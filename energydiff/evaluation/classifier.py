@@ -97,7 +97,7 @@ def train_classifier(
     Raises UserError for images without labels, or of a single class.
     """
     classes = _count_classes(labels, held_out[1])
-    epochs = epochs or max(2, round(SHOWN_IMAGES / len(images)))
+    epochs = epochs or default_epochs(len(images))
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(seed)
         model = Classifier(tuple(images.shape[1:]), classes).to(images.device)
@@ -105,6 +105,11 @@ def train_classifier(
     model.eval().requires_grad_(False)
     model.standardise(images)
     return TrainedClassifier(model, accuracy(model, *held_out))
+
+
+def default_epochs(count: int) -> int:
+    """Passes over ``count`` images that show some 22,500, in two or more."""
+    return max(2, round(SHOWN_IMAGES / count))
 
 
 @torch.no_grad()
