@@ -6,24 +6,23 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
 import energydiff  # first: it makes lightning importable beside a CPU torch
 from energydiff.errors import UserError, sentences
-from energydiff.evaluation.comparison import Comparison, Result
 from energydiff.evaluation.compare import compare as compare_models
 from energydiff.evaluation.compare import compare_results
+from energydiff.evaluation.comparison import Comparison, Result
 from energydiff.evaluation.data import EvaluationData
-from energydiff.evaluation.draws import Drawing
+from energydiff.evaluation.drawing import Drawing, SamplerName
 from energydiff.evaluation.measurement import Measurement, is_model
 from energydiff.files import write_whole
 from energydiff.report.tables import comparison_table, interval_text, result_table
 from energydiff.training.predict import is_first_rank
 
-SamplerName = Literal["heun", "euler", "guarded_heun", "guarded_euler", "dpm_solver_2m"]
 STORE = Path("runs/evaluation")
 
 
@@ -172,7 +171,7 @@ def main() -> int:
             skip={"num_samples"},
         )
         commands.add_subcommand(name, command)
-    arguments = parser.instantiate_classes(parser.parse_args())
+    arguments = parser.instantiate(parser.parse_args())
     with sentences():
         functions[arguments.command](**arguments[arguments.command].as_dict())
     return 0

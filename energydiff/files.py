@@ -1,11 +1,19 @@
-"""Files that are there whole or not at all."""
+"""Files that later runs rely on: written whole or not at all, and known by their SHA-256."""
 
+import hashlib
+import tempfile
 from pathlib import Path
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Write a file that replaces its predecessor in one step; its folder is made if need be."""
+    """Writes the file in one step, so that several ranks may do so at once; makes its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(file)
+    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
+        partial.write(content)
+    Path(partial.name).replace(file)
+
+
+def digest_file(file: Path) -> str:
+    """SHA-256 of the file, hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -41,3 +41,8 @@ def keyed_signs(
 ) -> Tensor:
     """Rademacher noise, ±1 with equal chance, drawn as :func:`keyed_normal` draws."""
     return torch.where(keyed_normal(seed, indices, shape, stream) < 0, -1.0, 1.0)
+
+
+def sample_seed(seed: int, number: int) -> int:
+    """The seed of one sample of a set; distinct for distinct (seed, number)."""
+    return (seed << 32) + number

@@ -3,28 +3,23 @@
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from energydiff.data import Source
 from energydiff.denoisers import EnergyDenoiser
-from energydiff.errors import UserError
 from energydiff.evaluation.asymmetry import jacobian_asymmetry
 from energydiff.evaluation.bits import bits_per_dim
 from energydiff.evaluation.comparison import Arm, Cost, CurvePoint, Nearest, Quality
-from energydiff.evaluation.draws import Drawing, Draws
-from energydiff.evaluation.extractors import Extractor
-from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
+from energydiff.evaluation.drawing import Drawing
 from energydiff.evaluation.measure import operations, timings
+from energydiff.evaluation.measurement import Measurement, Side
 from energydiff.evaluation.quality import measure_quality
-from energydiff.evaluation.reference import Reference
 from energydiff.random import HELD_OUT, keyed_normal
-from energydiff.sampling import Sampler, certify
-from energydiff.saving import SavedModel, open_model
+from energydiff.sampling import certify
+from energydiff.saving import SavedModel
 
 CERTIFIED = 256  # trajectories behind a certificate, and samples whose neighbours are sought
 LIKELIHOODS = 256  # held-out images
@@ -51,11 +46,11 @@ def measure_arm(
     qualities = [
         measure_quality(extractor.features(f), extractor.logits(f), reference) for f in features
     ]
-    model, how = side.first, measurement.how
-    energy = model.denoiser.energy
+    model, device = side.first, measurement.how.device
+    energy = model.denoiser.to(device).energy
     count = min(CERTIFIED, measurement.blocks.samples)
-    seeds = [(how.seed << 32) + i for i in range(count)]
-    result = how.method(model)(model.denoiser, seeds=seeds, trace=energy is not None)
+    method = measurement.how.method(model.sigma_min, model.sigma_max)
+    result = method(model.denoiser, seeds=measurement.how.seeds(range(count)))
     return Arm(
         name=side.name,
         runs=[str(path) for path in side.paths],
@@ -64,39 +59,39 @@ def measure_arm(
         block_frechet=[measurement.block_distances(f) for f in features],
         cost=cost,
         curve=curve,
-        asymmetry=_asymmetry(model, held_out),
+        asymmetry=_asymmetry(model, held_out, device),
         nearest=_nearest(result.samples, train, held_out),
         certificate=None if result.trace is None else certify(result.trace).as_dict(),
-        bits_per_dim=_bits(model, held_out),
+        bits_per_dim=_bits(model, held_out, device),
     )
 
 
-def costs(models: Sequence[SavedModel], methods: Sequence[Sampler], unit: int) -> list[Cost]:
-    """What a sample costs each model, timed in turn within one run.
+def costs(sides: Sequence[Side], how: Drawing) -> list[Cost]:
+    """What a sample costs the first model of each side, timed in turn within one run.
 
-    Args:
-        unit: operations of one forward pass, from :func:`forward_operations`.
+    The unit of operations is a forward pass of the last side's model: the denoiser of a baseline,
+    E alone of an energy.
     """
+    models = [side.first for side in sides]
+    evaluations: dict[str, int] = {}
 
-    def work(model: SavedModel, method: Sampler) -> int:
-        return method(model.denoiser, seeds=range(TIMED), trace=False).nfe
+    def sample(name: str, model: SavedModel) -> None:
+        method = how.method(model.sigma_min, model.sigma_max)
+        evaluations[name] = method(model.denoiser, seeds=range(TIMED), trace=False).nfe
 
-    works = {
-        str(i): partial(work, *pair) for i, pair in enumerate(zip(models, methods, strict=True))
-    }
-    seconds = timings(works, 2, "cpu")  # type: ignore[arg-type]
-    return [
-        Cost(work(), operations(work) / TIMED / unit, seconds[name].seconds / TIMED)
-        for name, work in works.items()
-    ]
-
-
-def forward_operations(model: SavedModel) -> int:
-    """Of one forward pass per sample: the denoiser of a baseline, E alone of an energy."""
-    x = torch.zeros(TIMED, *model.denoiser.shape)
-    call = model.denoiser.energy or model.denoiser.denoise
+    for model in models:
+        model.denoiser.to(how.device)
+    works = {str(i): partial(sample, str(i), model) for i, model in enumerate(models)}
+    x = torch.zeros(TIMED, *models[-1].denoiser.shape, device=how.device)
+    forward = models[-1].denoiser.energy or models[-1].denoiser.denoise
     with torch.no_grad():
-        return operations(lambda: call(x, 1.0)) // TIMED
+        unit = operations(lambda: forward(x, 1.0))
+    counts = {name: operations(work) for name, work in works.items()}
+    seconds = timings(works, 2, how.device.type)
+    return [
+        Cost(evaluations[name], counts[name] / unit, seconds[name].seconds / TIMED)
+        for name in works
+    ]
 
 
 def quality_curve(
@@ -131,11 +126,12 @@ def _clean(source: Source, count: int) -> Tensor:
     return source.normalization.encode(torch.stack(raw))
 
 
-def _asymmetry(model: SavedModel, held_out: Source) -> float:
+def _asymmetry(model: SavedModel, held_out: Source, device: torch.device) -> float:
     points = max(1, min(16, ASYMMETRY_NUMBERS // math.prod(model.denoiser.shape)))
     clean = _clean(held_out, points)
     noise = keyed_normal(0, range(len(clean)), model.denoiser.shape, HELD_OUT)
-    return jacobian_asymmetry(model.denoiser, clean + ASYMMETRY_SIGMA * noise, ASYMMETRY_SIGMA)
+    noisy = (clean + ASYMMETRY_SIGMA * noise).to(device)
+    return jacobian_asymmetry(model.denoiser, noisy, ASYMMETRY_SIGMA)
 
 
 def _nearest(samples: Tensor, train: Source, held_out: Source) -> Nearest:
@@ -149,7 +145,7 @@ def _nearest(samples: Tensor, train: Source, held_out: Source) -> Nearest:
     return Nearest(median(samples.cpu()), median(_clean(held_out, len(samples))))
 
 
-def _bits(model: SavedModel, held_out: Source) -> float | None:
+def _bits(model: SavedModel, held_out: Source, device: torch.device) -> float | None:
     """Of held-out images under noise σ_min, by the energy; ``None`` if its gauge is not set."""
     energy = model.denoiser
     if not isinstance(energy, EnergyDenoiser) or not bool(energy.gauge.offset.any()):
@@ -157,5 +153,5 @@ def _bits(model: SavedModel, held_out: Source) -> float | None:
     clean = _clean(held_out, LIKELIHOODS)
     noise = keyed_normal(0, range(len(clean)), energy.shape, HELD_OUT)
     with torch.no_grad():
-        nats = energy(clean + model.sigma_min * noise, model.sigma_min)
+        nats = energy((clean + model.sigma_min * noise).to(device), model.sigma_min)
     return float(bits_per_dim(nats, energy.dim, model.normalization).mean())

@@ -1,12 +1,13 @@
 """Two models, or two sets of training seeds, side by side: the paired comparison."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from energydiff.errors import UserError
-from energydiff.evaluation.arms import costs, forward_operations, measure_arm, quality_curve
+from energydiff.evaluation.arms import costs, measure_arm, quality_curve
 from energydiff.evaluation.comparison import (
     Arm,
     Comparison,
@@ -17,7 +18,7 @@ from energydiff.evaluation.comparison import (
     Matched,
     Result,
 )
-from energydiff.evaluation.draws import DEGRADATION
+from energydiff.evaluation.drawing import DEGRADATION
 from energydiff.evaluation.measurement import Measurement, Side
 from energydiff.evaluation.paired import kid_difference, t_interval
 
@@ -46,7 +47,9 @@ def compare(
     provenance.require_same(other)
     n = measurement.blocks
     features = [[draws.features(0, n.samples) for draws in side.draws] for side in sides]
-    point_costs = [_costs(sides, k) for k in (measurement.how.steps, *steps)]
+    point_costs = [
+        costs(sides, replace(measurement.how, steps=k)) for k in (measurement.how.steps, *steps)
+    ]
     arms = []
     for i, side in enumerate(sides):
         curve = quality_curve(side, steps, [c[i] for c in point_costs[1:]], measurement)
@@ -80,12 +83,6 @@ def compare_results(a: Result, b: Result) -> Interval:
     return t_interval(np.subtract(a.block_frechet, b.block_frechet))
 
 
-def _costs(sides: Sequence[Side], steps: int) -> list[Cost]:
-    models = [side.first for side in sides]
-    methods = [side.draws[0].how.method(side.first, steps) for side in sides]
-    return costs(models, methods, forward_operations(models[-1]))
-
-
 def _matched(cost: Cost, curve: Sequence[CurvePoint]) -> Matched:
     """B's distance where B costs what A does, by straight lines over the logarithm of the cost."""
 
@@ -105,11 +102,9 @@ def _controls(measurement: Measurement, side: Side, arm: Arm) -> Controls:
     draws, n = side.draws[0], measurement.blocks
     again, blurred = draws.features(n.samples, n.samples, degraded=True).chunk(2, 1)
     other = measurement.block_distances(again)
-    floor, count = measurement.floor()
     return Controls(
         same=t_interval(np.subtract(arm.block_frechet[0], other)),
         degraded=t_interval(np.subtract(measurement.block_distances(blurred), other)),
         degradation=DEGRADATION,
-        floor=floor,
-        floor_count=count,
+        floor=measurement.floor(draws.features(0, n.samples)),
     )

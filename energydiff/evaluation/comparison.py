@@ -94,27 +94,40 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Floor:
+    """Held-out images beside samples, at one number of both: the distance is biased in it.
+
+    Attributes:
+        count: of held-out images, and of samples.
+        held_out, samples: their Fréchet distances to the reference.
+    """
+
+    count: int
+    held_out: float
+    samples: float
+
+
+@dataclass(frozen=True)
 class Result:
     """Quality of one model's samples, or of a folder of images.
 
     Attributes:
         name: the path it was measured at.
         quality: of all n samples; ``block_frechet`` the distance of each block of seeds.
-        floor: distance of ``floor_count`` held-out images to the reference.
+        floor: what real images would get at a number that the held-out part has.
     """
 
     name: str
     quality: Quality
     block_frechet: list[float]
-    floor: float
-    floor_count: int
+    floor: Floor
     provenance: Provenance
 
     @classmethod
     def from_dict(cls, known: dict[str, Any]) -> Self:
         """The inverse of ``dataclasses.asdict``."""
-        quality, provenance = Quality(**known["quality"]), Provenance(**known["provenance"])
-        return cls(**known | {"quality": quality, "provenance": provenance})
+        parts = {"quality": Quality, "floor": Floor, "provenance": Provenance}
+        return cls(**known | {name: kind(**known[name]) for name, kind in parts.items()})
 
 
 @dataclass(frozen=True)
@@ -186,14 +199,13 @@ class Controls:
         same: A against A with other seeds: must contain 0.
         degraded: A with a known degradation against A: must lie above 0.
         degradation: which one, in words.
-        floor: distance of held-out images to the reference, of ``floor_count`` images.
+        floor: what real images get beside A, at one number.
     """
 
     same: Interval
     degraded: Interval
     degradation: str
-    floor: float
-    floor_count: int
+    floor: Floor
 
 
 @dataclass(frozen=True)

@@ -3,95 +3,23 @@
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from energydiff.data import Normalization
+from energydiff.evaluation.drawing import DEGRADATION, Drawing, Quantised
 from energydiff.evaluation.extractors import Extractor
 from energydiff.evaluation.images import QUANTISATION
 from energydiff.files import write_whole
-from energydiff.sampling import (
-    DPMSolver2M,
-    Euler,
-    GuardedEuler,
-    GuardedHeun,
-    Heun,
-    Sampler,
-    karras_sigmas,
-)
 from energydiff.saving import SavedModel, describe
 from energydiff.training.predict import SampleRequest, draw_features, is_first_rank
 
 CHUNK = 1_000
-DEGRADATION = "a blur by [1 6 1]/8 in both directions"
-SAMPLERS: dict[str, type[Sampler]] = {
-    "euler": Euler,
-    "heun": Heun,
-    "guarded_euler": GuardedEuler,
-    "guarded_heun": GuardedHeun,
-    "dpm_solver_2m": DPMSolver2M,
-}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How samples are drawn: sample i depends on (seed, i) and on these alone.
-
-    Attributes:
-        sampler: one of ``SAMPLERS``.
-        steps: on Karras' grid from the model's σ_max to its σ_min, then a final denoising.
-        seed: of the whole set.
-        batch_size: samples at a time on each device.
-        devices, accelerator: as in Lightning.
-    """
-
-    sampler: str
-    steps: int
-    seed: int
-    batch_size: int
-    devices: int
-    accelerator: str
-
-    def method(self, model: SavedModel, steps: int | None = None) -> Sampler:
-        """The sampler on the grid of a model, with these or other ``steps``."""
-        sigmas = karras_sigmas(steps or self.steps, model.sigma_min, model.sigma_max)
-        return SAMPLERS[self.sampler](sigmas, final_denoise=True)
-
-
-class Quantised(nn.Module):
-    """Samples in model coordinates to features of the uint8 images they are shown as.
-
-    Args:
-        degraded: also of the same images blurred, beside them.
-    """
-
-    def __init__(self, extractor: Extractor, normalization: Normalization, degraded: bool) -> None:
-        super().__init__()
-        self.extractor, self.normalization, self.degraded = extractor, normalization, degraded
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, f), or (B, 2f)."""
-        images = self.normalization.to_uint8(samples)
-        found: Tensor = self.extractor(images)
-        if not self.degraded:
-            return found
-        blurred: Tensor = self.extractor(self.normalization.to_uint8(blur(samples)))
-        return torch.cat([found, blurred], 1)
-
-
-def blur(images: Tensor) -> Tensor:
-    """The known degradation: (B, C, H, W) smoothed by [1 6 1]/8 along height and width."""
-    kernel = images.new_tensor([1.0, 6.0, 1.0]) / 8
-    channels = images.shape[1]
-    weight = (kernel[:, None] * kernel).expand(channels, 1, 3, 3)
-    padded = nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
-    return nn.functional.conv2d(padded, weight, groups=channels)
 
 
 class Draws:
@@ -109,12 +37,13 @@ class Draws:
         With ``degraded`` also of the same images blurred, side by side, (count, 2f). What an
         earlier call or run has drawn is read; a file that cannot be is drawn anew.
         """
+        steps = steps or self.how.steps
         how = {
             "model": self.digest,
             "extractor": self.extractor.name,
             "extractor_hash": self.extractor.digest,
             "sampler": self.how.sampler,
-            "steps": steps or self.how.steps,
+            "steps": steps,
             "sigmas": [self.model.sigma_min, self.model.sigma_max],
             "seed": self.how.seed,
             "quantisation": QUANTISATION,
@@ -133,14 +62,14 @@ class Draws:
         assert len(found) == count
         return found
 
-    def _chunk(self, file: Path, start: int, stop: int, steps: int | None, two: bool) -> Tensor:
+    def _chunk(self, file: Path, start: int, stop: int, steps: int, two: bool) -> Tensor:
         width = self.extractor.dim + self.extractor.classes
         known = _read(file, (stop - start, 2 * width if two else width))
         if known is not None:
             return known
         found = draw_features(
             self.model.denoiser,
-            self.how.method(self.model, steps),
+            replace(self.how, steps=steps).method(self.model.sigma_min, self.model.sigma_max),
             SampleRequest(
                 stop - start,
                 seed=self.how.seed,

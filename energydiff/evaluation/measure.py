@@ -3,7 +3,7 @@
 import statistics
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Timing:
     high: float
 
 
-def timings(contestants: dict[str, Work], rounds: int, device: str) -> dict[str, Timing]:
+def timings(contestants: Mapping[str, Work], rounds: int, device: str) -> dict[str, Timing]:
     """Medians over interleaved rounds; ``low`` and ``high`` are quartiles of the ratio.
 
     On a CPU these are processor seconds, which neighbours on the same machine disturb least; on a

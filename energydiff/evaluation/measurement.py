@@ -1,4 +1,4 @@
-"""What the results of one comparison share: data, extractor, reference, and how samples are drawn."""
+"""What comparable results share: data, extractor, reference, and how samples are drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from energydiff.data import Splits
 from energydiff.errors import UserError
-from energydiff.evaluation.comparison import Provenance, Result
+from energydiff.evaluation.comparison import Floor, Provenance, Result
 from energydiff.evaluation.data import EvaluationData
-from energydiff.evaluation.draws import Drawing, Draws
+from energydiff.evaluation.drawing import Drawing
+from energydiff.evaluation.draws import Draws
 from energydiff.evaluation.extractors import Extractor, open_extractor
 from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
 from energydiff.evaluation.images import QUANTISATION, image_batches, open_images
@@ -155,7 +156,6 @@ class Measurement:
             found, model = side.draws[0].features(0, self.blocks.samples), side.first
         else:
             found, model = self._images(path), None
-        floor, count = self.floor()
         return Result(
             str(path),
             measure_quality(
@@ -164,8 +164,7 @@ class Measurement:
                 self.reference.features,
             ),
             self.block_distances(found),
-            floor,
-            count,
+            self.floor(found),
             self.provenance(model),
         )
 
@@ -180,13 +179,14 @@ class Measurement:
         batches = image_batches(part, f"Features of {folder}")
         return torch.cat([self.extractor(images).cpu() for images, _ in batches])
 
-    def floor(self) -> tuple[float, int]:
-        """Distance of held-out images, as many as a block has if there are, and their number."""
+    def floor(self, features: Tensor) -> Floor:
+        """Held-out images beside as many samples, from their features (n, f)."""
         other = self.splits.held_out if self.data.reference == "train" else self.splits.train
-        count = min(self.blocks.size, len(other))
+        count = min(len(features), len(other))
         part = other.select(np.arange(count))
-        features = reference_features(part, self.extractor, cache=self.store).features
-        return self.distance(features), count
+        real = reference_features(part, self.extractor, cache=self.store).features
+        samples = self.extractor.features(features[:count])
+        return Floor(count, self.distance(real), self.distance(samples))
 
     def distance(self, features: Tensor) -> float:
         """Fréchet distance of features (n, f) to the reference."""

@@ -5,10 +5,9 @@ samples to the next cancels in A − B. Fréchet distances are biased in n and t
 biased too; disjoint blocks of seeds of equal size share the bias, and it cancels as well.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor
 
@@ -18,12 +17,13 @@ from energydiff.evaluation.comparison import Interval
 LEVEL = 0.95
 
 
-def t_interval(values: Sequence[float]) -> Interval:
+def t_interval(values: ArrayLike) -> Interval:
     """Student's 95 % interval of the mean of independent values, two at least."""
-    if len(values) < 2:
-        raise UserError(f"an interval needs two values or more, got {len(values)}.")
-    mean, error = float(np.mean(values)), float(stats.sem(values))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error
+    array = np.asarray(values, float)
+    if array.size < 2:
+        raise UserError(f"an interval needs two values or more, got {array.size}.")
+    mean, error = float(array.mean()), float(stats.sem(array))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, array.size - 1)) * error
     return Interval(mean, mean - reach, mean + reach)
 
 

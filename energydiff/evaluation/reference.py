@@ -17,9 +17,9 @@ from energydiff.data import Source
 from energydiff.data.checks import default_cache_dir
 from energydiff.errors import UserError
 from energydiff.evaluation.extractors import Extractor
-from energydiff.evaluation.files import write_whole
 from energydiff.evaluation.frechet import gaussian_statistics
 from energydiff.evaluation.images import QUANTISATION, image_batches
+from energydiff.files import write_whole
 
 FORMAT = "energydiff-reference-1"
 

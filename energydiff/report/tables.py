@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from rich.table import Table
 
-from energydiff.evaluation.comparison import Arm, Comparison, Interval, Quality, Result
+from energydiff.evaluation.comparison import Arm, Comparison, Floor, Interval, Quality, Result
 
 
 def interval_text(interval: Interval) -> str:
@@ -18,7 +18,7 @@ def result_table(result: Result, distance: str) -> Table:
     for name, value in _qualities(distance).items():
         table.add_row(name, value(result.quality))
     table.add_row(f"{distance} of each block", " ".join(f"{v:.3g}" for v in result.block_frechet))
-    table.add_row(f"{distance} of {result.floor_count:,} held-out images", f"{result.floor:.3g}")
+    table.add_row(_floor_name(result.floor), _floor_values(result.floor))
     table.add_row(
         "extractor", f"{result.provenance.extractor}, SHA-256 {result.provenance.extractor_hash}"
     )
@@ -36,7 +36,7 @@ def comparison_table(comparison: Comparison, distance: str) -> Table:
         "",
         *(f"{arm.name} ({arm.kind})" for arm in (a, b)),
         "A − B, 95 %",
-        title=f"{provenance.samples:,} samples each, {provenance.sampler}, {provenance.steps} steps",
+        title=f"{provenance.samples:,} samples, {provenance.sampler}, {provenance.steps} steps",
     )
     differences = {
         distance: interval_text(comparison.frechet),
@@ -61,12 +61,7 @@ def comparison_table(comparison: Comparison, distance: str) -> Table:
         table.add_row(
             f"A after {controls.degradation} − A", "", "", interval_text(controls.degraded)
         )
-        table.add_row(
-            f"{distance} of {controls.floor_count:,} held-out images",
-            f"{controls.floor:.3g}",
-            "",
-            "",
-        )
+        table.add_row(_floor_name(controls.floor), _floor_values(controls.floor), "", "")
     table.caption = (
         f"A is {comparison.verdict} at this n (interval over {comparison.over});"
         f" {provenance.extractor} {provenance.extractor_hash[:12]}"
@@ -101,6 +96,14 @@ def _sides() -> dict[str, Callable[[Arm], str]]:
             f"{arm.nearest.samples:.3f} (held-out {arm.nearest.held_out:.3f})"
         ),
     }
+
+
+def _floor_name(floor: Floor) -> str:
+    return f"at n = {floor.count:,}; of as many held-out images"
+
+
+def _floor_values(floor: Floor) -> str:
+    return f"{floor.samples:.4g}; {floor.held_out:.4g}"
 
 
 def _rises(arm: Arm) -> str:

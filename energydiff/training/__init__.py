@@ -5,5 +5,13 @@ from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
+from energydiff.training.quality import QualityMonitor
 
-__all__ = ["EMA", "DiffusionData", "DiffusionModule", "EnergyDiffCLI", "LyapunovMonitor"]
+__all__ = [
+    "EMA",
+    "DiffusionData",
+    "DiffusionModule",
+    "EnergyDiffCLI",
+    "LyapunovMonitor",
+    "QualityMonitor",
+]

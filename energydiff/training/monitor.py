@@ -2,12 +2,10 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torchmetrics import MaxMetric, MeanMetric, Metric, MinMetric
@@ -28,16 +26,16 @@ from energydiff.sampling import (
 )
 from energydiff.sampling.certificate import rises, rounding_tolerance
 from energydiff.training.data import DiffusionData
-from energydiff.training.ema import EMA
 from energydiff.training.finish import choose_resting_norm
 from energydiff.training.module import DiffusionModule
+from energydiff.training.periodic import PeriodicCallback, gathered
 
 PROBE_LEVELS = 5
 LANCZOS_STEPS = 8
 EXTREMES: dict[str, type[Metric]] = {"lambda_max": MaxMetric, "lambda_min": MinMetric}
 
 
-class LyapunovMonitor(Callback):
+class LyapunovMonitor(PeriodicCallback):
     """Every n images: a fixed-seed sample grid and the state of the Lyapunov function.
 
     All with averaged weights, the same probe images and the same noise each time, after a quick
@@ -71,25 +69,10 @@ class LyapunovMonitor(Callback):
         curvature_states: int = 8,
         calibration_evaluations: int = 2_048,
     ) -> None:
-        self.every_images, self.samples, self.steps = every_images, samples, steps
+        super().__init__(every_images)
+        self.samples, self.steps = samples, steps
         self.probe_images, self.curvature_states = probe_images, curvature_states
         self.calibration_evaluations = calibration_evaluations
-        self._last_step = -1
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        assert isinstance(pl_module, DiffusionModule)
-        every_steps = max(1, self.every_images // pl_module.batch_size)
-        step = trainer.global_step
-        if step == 0 or step % every_steps or step == self._last_step:
-            return
-        self._last_step = step
-        averaged = pl_module
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EMA):
-                averaged = callback.averaged(pl_module)
-        self.observe(trainer, averaged)
 
     @torch.no_grad()
     def observe(self, trainer: pl.Trainer, module: DiffusionModule) -> dict[str, float]:
@@ -162,7 +145,7 @@ class LyapunovMonitor(Callback):
         shape = module.denoiser.shape
         if len(shape) != 3 or shape[0] not in (1, 3):
             return
-        samples = _gathered(samples.cpu().nan_to_num(), self.samples, trainer)
+        samples = gathered(samples.cpu().nan_to_num(), self.samples, trainer)
         if not trainer.is_global_zero:
             return
         images = trainer.global_step * module.batch_size
@@ -217,18 +200,6 @@ def _descent_metrics(result: SampleResult, device: torch.device) -> dict[str, fl
             ),
         }
     )
-
-
-def _gathered(samples: Tensor, count: int, trainer: pl.Trainer) -> Tensor:
-    """All ranks' samples in the order of their seeds."""
-    if trainer.world_size == 1:
-        return samples
-    parts: list[Tensor] = [samples] * trainer.world_size
-    torch.distributed.all_gather_object(parts, samples)
-    everything = samples.new_empty(count, *samples.shape[1:])
-    for rank, part in enumerate(parts):
-        everything[rank :: trainer.world_size] = part
-    return everything
 
 
 def _updated(metric: Metric, values: Tensor, device: torch.device | None = None) -> Metric:

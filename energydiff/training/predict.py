@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from energydiff.energies import Denoiser
 from energydiff.errors import UserError
 from energydiff.progress import progress
+from energydiff.random import sample_seed
 from energydiff.sampling import Sampler, SampleResult, join_traces
 from energydiff.training.console import quiet_lightning
 
@@ -53,10 +54,6 @@ class SampleRequest:
         if not 0 <= self.seed < 2**31:
             raise UserError(f"seed is {self.seed}; it must lie between 0 and 2^31 - 1.")
 
-    def sample_seed(self, index: int) -> int:
-        """The seed of one sample's starting noise; distinct for distinct (seed, index)."""
-        return (self.seed << 32) + index
-
 
 class SamplingModule(pl.LightningModule):
     """The shell that Lightning's predict loop drives; keeps what it sampled, batch by batch."""
@@ -75,7 +72,7 @@ class SamplingModule(pl.LightningModule):
         label = self.request.label
         result = self.sampler(
             self.denoiser,
-            seeds=[self.request.sample_seed(index) for index in batch],
+            seeds=[sample_seed(self.request.seed, index) for index in batch],
             label=None if label is None else torch.full((len(batch),), label, device=self.device),
             trace=self.request.trace,
             on_step=lambda *_: self.on_point(),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from energydiff.evaluation.extractors.base import Extractor, three_channels
 from energydiff.evaluation.extras import import_extra
-from energydiff.evaluation.files import digest_file
+from energydiff.files import digest_file
 
 NAME = "efficientnet-lite0"
 EXTRA = "efficientnet-lite"

@@ -21,7 +21,7 @@ from torchvision.models import VGG16_Weights
 
 from energydiff.errors import UserError
 from energydiff.evaluation.extractors.base import Extractor, three_channels
-from energydiff.evaluation.files import digest_file
+from energydiff.files import digest_file
 
 INCEPTION = "inception-v3-compat"
 DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/{0}/{0}_pretrain.pth"

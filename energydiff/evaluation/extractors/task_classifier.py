@@ -16,8 +16,8 @@ from energydiff.errors import UserError
 from energydiff.evaluation import classifier as recipe
 from energydiff.evaluation.classifier import Classifier, train_classifier
 from energydiff.evaluation.extractors.base import Extractor
-from energydiff.evaluation.files import digest_file, write_whole
 from energydiff.evaluation.images import QUANTISATION, image_batches
+from energydiff.files import digest_file, write_whole
 from energydiff.progress import progress
 
 NAME = "classifier"

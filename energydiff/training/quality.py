@@ -1,0 +1,106 @@
+"""Watches the quality of the averaged model's samples while it trains."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+
+from energydiff.denoisers import BlindEnergy
+from energydiff.errors import UserError
+from energydiff.evaluation import Reference, measure_quality, open_extractor, reference_features
+from energydiff.evaluation.data import EvaluationData
+from energydiff.evaluation.drawing import Drawing, Quantised, SamplerName
+from energydiff.evaluation.extractors import Extractor
+from energydiff.training.module import DiffusionModule
+from energydiff.training.periodic import PeriodicCallback, gathered
+
+
+class QualityMonitor(PeriodicCallback):
+    """Every n images: what ``evaluate.py fid`` would say of the averaged model.
+
+    The same samples (numbers 0 to n − 1 of seed 0), features and reference, so that the curve ends
+    where the evaluation begins. Ranks share the samples. Logged under ``quality/``: ``frechet``,
+    ``frechet_infinity``, ``kid``, ``precision``, ``recall`` and, of an extractor with classes,
+    ``inception_score``. The extractor lives here, not in the module: it is neither averaged nor
+    saved.
+
+    Add it in a configuration:
+
+        trainer:
+          callbacks:
+            - class_path: energydiff.training.QualityMonitor
+              init_args: {every_images: 500000, samples: 5000}
+
+    Args:
+        every_images: how often; rounded to whole optimizer steps.
+        samples: n; quality at different n does not compare.
+        sampler, steps: on Karras' grid from σ_max to σ_min, then a final denoising.
+        batch_size: samples at a time on each device.
+        data: what to measure against; the data of the run by default.
+        weights: local file with the weights of a published extractor.
+    """
+
+    def __init__(
+        self,
+        every_images: int = 500_000,
+        samples: int = 5_000,
+        sampler: SamplerName = "heun",
+        steps: int = 18,
+        batch_size: int = 64,
+        data: EvaluationData | None = None,
+        weights: Path | None = None,
+    ) -> None:
+        super().__init__(every_images)
+        self.samples, self.data, self.weights = samples, data, weights
+        self.how = Drawing(sampler, steps, seed=0, batch_size=batch_size)
+        self._opened: tuple[Extractor, Reference] | None = None
+
+    @torch.no_grad()
+    def observe(self, trainer: pl.Trainer, module: DiffusionModule) -> dict[str, float]:
+        denoiser, device = module.denoiser, module.device
+        if isinstance(denoiser, BlindEnergy):
+            raise UserError(
+                "QualityMonitor samples down noise levels, which a noise-blind energy has not:"
+                " leave it out of trainer.callbacks."
+            )
+        extractor, reference = self._opened or self._open(trainer, module)
+        extract = Quantised(extractor.to(device), module.normalization, degraded=False)
+        method = self.how.method(module.sigma_min, module.sigma_max)
+        was_training = denoiser.training
+        denoiser.eval()
+        mine = range(trainer.global_rank, self.samples, trainer.world_size)
+        found = [torch.empty(0, extractor.dim + extractor.classes)]  # of a rank without samples
+        for i in range(0, len(mine), self.how.batch_size):
+            seeds = self.how.seeds(mine[i : i + self.how.batch_size])
+            found.append(extract(method(denoiser, seeds=seeds, trace=False).samples).cpu())
+        denoiser.train(was_training)
+        everything = gathered(torch.cat(found), self.samples, trainer)
+        quality = measure_quality(
+            extractor.features(everything), extractor.logits(everything), reference.features
+        )
+        values = {f"quality/{n}": v for n, v in asdict(quality).items() if v is not None}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+        return values
+
+    def _open(self, trainer: pl.Trainer, module: DiffusionModule) -> tuple[Extractor, Reference]:
+        """Extractor and reference, the first rank first: it trains or reads, the others recall."""
+        data = self.data or EvaluationData.of_run(module.config, Path(trainer.default_root_dir))
+        splits = data.open()
+        source = data.reference_of(splits)
+        data.require_enough(self.samples, source)
+        for turn in (True, False):
+            if trainer.is_global_zero == turn:
+                extractor = open_extractor(
+                    data.extractor_name,
+                    train=splits.train,
+                    held_out=splits.held_out,
+                    weights=self.weights,
+                )
+                reference = reference_features(source, extractor)
+                reference.require_shape(tuple(module.denoiser.shape))
+                self._opened = extractor, reference
+            trainer.strategy.barrier()
+        assert self._opened is not None
+        return self._opened
