@@ -62,6 +62,7 @@ def fid(
     result = measurement.measure(model)
     if is_first_rank():
         file = write(store, "fid", [model], asdict(result))
+        print(features_line(measurement))
         Console().print(result_table(result, measurement.extractor.distance_name))
         print(f"Written to {file}.")
     return result
@@ -124,9 +125,16 @@ def compare(
         file = write(
             store, "compare", [path for side in paths for path in side], comparison.as_dict()
         )
+        print(features_line(measurement))
         Console().print(comparison_table(comparison, measurement.extractor.distance_name))
         print(f"Written to {file}.")
     return comparison
+
+
+def features_line(measurement: Measurement) -> str:
+    """Whose features are compared, to be checked against what others publish."""
+    extractor = measurement.extractor
+    return f"Features of {extractor.name}, SHA-256 {extractor.digest}; resize: {extractor.resize}."
 
 
 def data_of(path: Path) -> EvaluationData:

@@ -66,7 +66,7 @@ def compare(
         frechet=t_interval(differences.mean(1) if several else differences[0]),
         kid=t_interval([kid.mean for kid in kids]) if several else kids[0],
         over="training seeds" if several else "blocks of seeds",
-        matched=_matched(arms[0].cost, arms[1].curve),
+        matched=matched(arms[0].cost, arms[1].curve),
         matched_frechet=arms[0].block_frechet[0][0],
         controls=_controls(measurement, sides[0], arms[0]) if controls else None,
         provenance=provenance,
@@ -83,7 +83,7 @@ def compare_results(a: Result, b: Result) -> Interval:
     return t_interval(np.subtract(a.block_frechet, b.block_frechet))
 
 
-def _matched(cost: Cost, curve: Sequence[CurvePoint]) -> Matched:
+def matched(cost: Cost, curve: Sequence[CurvePoint]) -> Matched:
     """B's distance where B costs what A does, by straight lines over the logarithm of the cost."""
 
     def at(name: str) -> float | None:

@@ -56,17 +56,19 @@ class Draws:
         parts, start, stop = [], first, first + count
         while start < stop:
             end = min(stop, (start // CHUNK + 1) * CHUNK)
-            parts.append(self._chunk(folder / f"{start}-{end}.npy", start, end, steps, degraded))
+            parts.append(self._chunk(folder, start, end, steps, degraded))
             start = end
         found = torch.cat(parts)
         assert len(found) == count
         return found
 
-    def _chunk(self, file: Path, start: int, stop: int, steps: int, two: bool) -> Tensor:
-        width = self.extractor.dim + self.extractor.classes
-        known = _read(file, (stop - start, 2 * width if two else width))
-        if known is not None:
-            return known
+    def _chunk(self, folder: Path, start: int, stop: int, steps: int, two: bool) -> Tensor:
+        width = (self.extractor.dim + self.extractor.classes) * (2 if two else 1)
+        for file in folder.glob(f"{start}-*.npy"):
+            end = int(file.stem.split("-")[1])
+            known = _read(file, (end - start, width)) if end >= stop else None
+            if known is not None:
+                return known[: stop - start]
         found = draw_features(
             self.model.denoiser,
             replace(self.how, steps=steps).method(self.model.sigma_min, self.model.sigma_max),
@@ -84,7 +86,7 @@ class Draws:
         if is_first_rank():
             content = io.BytesIO()
             np.save(content, found.numpy())
-            write_whole(file, content.getvalue())
+            write_whole(folder / f"{start}-{stop}.npy", content.getvalue())
         return found
 
 

@@ -20,9 +20,6 @@ def result_table(result: Result, distance: str) -> Table:
     table.add_row(f"{distance} of each block", " ".join(f"{v:.3g}" for v in result.block_frechet))
     table.add_row(_floor_name(result.floor), _floor_values(result.floor))
     table.add_row(
-        "extractor", f"{result.provenance.extractor}, SHA-256 {result.provenance.extractor_hash}"
-    )
-    table.add_row(
         "reference", f"{result.provenance.data}, {result.provenance.reference_count:,} images"
     )
     return table

@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-_ADVERTISEMENT = "Tip: For seamless cloud"
+_NOISE = ("Tip: For seamless cloud", "GPU available: False", "TPU available: False")
 _HARMLESS = (
     r".*treespec, LeafSpec.*",  # a deprecation inside Lightning itself
     r"predict returned None.*",  # samples are kept by the module
@@ -14,9 +14,9 @@ _HARMLESS = (
 
 
 def quiet_lightning() -> None:
-    """Drop advertisements, and warnings about what is meant to be so."""
+    """Drop advertisements, what is not there, and warnings about what is meant to be so."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: _ADVERTISEMENT not in record.getMessage()
+        lambda record: not any(noise in record.getMessage() for noise in _NOISE)
     )
     for message in _HARMLESS:
         warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,143 @@
+"""``evaluate.py``: what it leaves, and what it says when it cannot."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import energydiff
+from energydiff.data import Normalization
+from energydiff.denoisers import build_denoiser
+from energydiff.potentials import MLP
+from energydiff.saving import SavedModel
+
+FEW = ("-n", 40, "--blocks", 2, "--sampler", "euler", "--steps", 2, "--accelerator", "cpu")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests, so that the classifier is trained once."""
+    return tmp_path_factory.mktemp("evaluation")
+
+
+@pytest.fixture
+def digits_model(tmp_path: Path):  # type: ignore[no-untyped-def]
+    def save(name: str, parametrization: str = "inner_product", channels: int = 1) -> Path:
+        torch.manual_seed(0)
+        model = build_denoiser(MLP((channels, 8, 8), width=16, depth=1), 0.85, parametrization)
+        saved = SavedModel(model, Normalization(0, 16), 0.02, 10.0)
+        energydiff.save_model(saved, tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture
+def evaluate(door, store: Path):  # type: ignore[no-untyped-def]
+    data = ("--data", "configs/data/digits.yaml")
+    return lambda command, *arguments, data=data: door(
+        "evaluate.py", command, *data, *FEW, "--store", store, *arguments
+    )
+
+
+def written(out: str) -> Path:
+    return Path(out.rsplit("Written to ", 1)[1].strip().removesuffix("."))
+
+
+def test_fid_leaves_a_result_with_all_it_depends_on(evaluate, digits_model) -> None:
+    done = evaluate("fid", digits_model("a"))
+    assert done.code == 0, done.err
+    found = json.loads(written(done.out).read_text())
+    provenance = found["provenance"]
+    assert provenance["samples"] == 40 and provenance["blocks"] == 2
+    assert provenance["extractor"] == "classifier" and len(provenance["extractor_hash"]) == 64
+    assert provenance["reference_count"] == 1_499 and len(provenance["reference"]) == 64
+    assert provenance["weights"] == "exponential moving average"
+    assert {"energydiff", "torch", "torch-fidelity"} <= provenance["versions"].keys()
+    assert len(found["block_frechet"]) == 2
+    assert f"classifier, SHA-256 {provenance['extractor_hash']}" in done.out
+
+
+def test_compare_prints_a_verdict(evaluate, digits_model) -> None:
+    a, b = digits_model("a"), digits_model("b", "unconstrained")
+    done = evaluate("compare", a, b, "--curve", "[1,2]")
+    assert done.code == 0, done.err
+    found = json.loads(written(done.out).read_text())
+    assert found["verdict"] in ("better", "worse", "not separable")
+    assert f"A is {found['verdict']}" in " ".join(done.out.split())
+    assert [point["steps"] for point in found["a"]["curve"]] == [1, 2]
+
+
+def test_earlier_results_compare_unless_they_were_measured_otherwise(
+    evaluate, digits_model, door, store: Path
+) -> None:
+    files = [written(evaluate("fid", digits_model(name)).out) for name in ("a", "b")]
+    done = door("evaluate.py", "compare", *files)
+    assert done.code == 0 and "not separable" in done.out
+    other = written(evaluate("fid", digits_model("a"), "--seed", 1).out)
+    refused = door("evaluate.py", "compare", files[0], other)
+    assert refused.sentence == (
+        "error: these results cannot be compared: their seed differs (0 and 1)."
+    )
+    assert "not a result" in door("evaluate.py", "compare", files[0], "configs/debug.json").sentence
+
+
+def test_a_folder_of_images_is_measured_too(evaluate, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    done = evaluate("fid", folder)
+    assert done.code == 0, done.err
+    assert json.loads(written(done.out).read_text())["provenance"]["sampler"] == "none"
+    few = evaluate("fid", folder, "-n", 60)
+    assert "has 40 images, fewer than -n 60" in few.sentence
+    (folder / "7.png").write_bytes(b"not an image")
+    assert "7.png" in evaluate("fid", folder).sentence
+    assert "give --data" in evaluate("fid", folder, data=()).sentence
+
+
+def test_mistakes_are_told_in_a_sentence(evaluate, digits_model, tmp_path: Path) -> None:
+    model, colour = digits_model("a"), digits_model("c", channels=3)
+    large = tmp_path / "large.yaml"
+    large.write_text("source: digits\n")
+    data = ("--data", large)
+    sentences = {
+        "reference has 1 channel, the samples have 3": evaluate("fid", colour),
+        "fewer than the 4,000 samples": evaluate("fid", model, "-n", 4_000, data=data),
+        "two blocks or more": evaluate("fid", model, "-n", 41),
+        "there is no extractor 'nothing'": evaluate("fid", model, "--data.extractor", "nothing"),
+        "--weights": evaluate("fid", model, "--data.extractor", "inception-v3-compat"),
+        "does not exist": evaluate("fid", tmp_path / "nowhere"),
+        "does not say what data it was trained on": evaluate("fid", model, data=()),
+        "share no noise": evaluate("compare", model, tmp_path),
+    }
+    for words, done in sentences.items():
+        assert words in done.sentence, (words, done)
+
+
+@pytest.mark.slow
+def test_two_ranks_draw_what_one_draws(
+    process, digits_model, evaluate, tmp_path: Path, store: Path
+) -> None:
+    """The same samples to rounding, each exactly once."""
+    model = digits_model("a")
+    one = json.loads(written(evaluate("fid", model).out).read_text())
+    copy = tmp_path / "store"
+    copy.mkdir()
+    for file in store.iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    done = process(
+        *("evaluate.py", "fid", model, "--data", "configs/data/digits.yaml", *FEW),
+        *("--devices", 2, "--store", copy),
+    )
+    assert done.code == 0, done.err
+    assert done.out.count("Written to") == 1
+    two = json.loads(written(done.out).read_text())
+    assert two["provenance"] == one["provenance"]
+    assert two["block_frechet"] == pytest.approx(one["block_frechet"], rel=1e-3)

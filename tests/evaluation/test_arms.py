@@ -1,0 +1,100 @@
+"""One side of a comparison: blocks, costs, and what A against B finds on known cases."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from energydiff.denoisers import build_denoiser
+from energydiff.errors import UserError
+from energydiff.evaluation.arms import costs
+from energydiff.evaluation.compare import compare, matched
+from energydiff.evaluation.comparison import Comparison, Cost, CurvePoint
+from energydiff.evaluation.measurement import Blocks, Measurement
+from energydiff.potentials import MLP
+from energydiff.saving import SavedModel, open_model, save_model
+
+
+@pytest.fixture
+def comparison(measurement: Measurement, exported: dict[str, Path]) -> Comparison:
+    return compare(measurement, [exported["energy"]], [exported["baseline"]], steps=(2, 3))
+
+
+def test_a_comparison_holds_everything(comparison: Comparison) -> None:
+    a, b = comparison.a, comparison.b
+    assert (a.kind, b.kind) == ("energy", "baseline")
+    assert a.certificate is not None and b.certificate is None
+    assert a.certificate["steps"] == 40 * 4  # three steps and the final denoising
+    assert a.asymmetry < 1e-5 < b.asymmetry
+    assert np.shape(a.block_frechet) == np.shape(b.block_frechet) == (1, 2)
+    assert comparison.frechet.mean == pytest.approx(
+        np.mean(a.block_frechet) - np.mean(b.block_frechet)
+    )
+    assert comparison.kid.mean == pytest.approx(a.quality.kid - b.quality.kid, rel=0.2)
+    assert comparison.over == "blocks of seeds"
+    assert comparison.provenance.samples == 40
+    assert comparison.controls is not None
+    assert comparison.controls.floor.held_out < comparison.controls.floor.samples
+    assert comparison.as_dict()["verdict"] == comparison.verdict
+
+
+def test_a_baseline_costs_one_forward_pass_a_call_and_an_energy_more(
+    comparison: Comparison,
+) -> None:
+    a, b = comparison.a, comparison.b
+    assert b.cost.nfe == a.cost.nfe == 4
+    assert b.cost.forward_equivalents == pytest.approx(4)
+    assert 1.5 * 4 < a.cost.forward_equivalents < 3 * 4
+    assert [point.cost.nfe for point in b.curve] == [3, 4]
+
+
+def test_a_model_against_itself_is_not_separable(
+    measurement: Measurement, exported: dict[str, Path]
+) -> None:
+    """The same noise: every difference is exactly zero."""
+    energy = [exported["energy"]]
+    found = compare(measurement, energy, energy, steps=(3,), controls=False)
+    assert found.verdict == "not separable"
+    assert found.frechet.mean == found.kid.mean == 0
+    assert found.matched.nfe == pytest.approx(found.matched_frechet, rel=1e-6)
+
+
+def test_the_interval_of_several_models_is_over_their_seeds(
+    measurement: Measurement, exported: dict[str, Path], tmp_path: Path
+) -> None:
+    sides: tuple[list[Path], list[Path]] = ([], [])
+    for seed in range(2):
+        for side, parametrization in zip(sides, ("inner_product", "unconstrained"), strict=True):
+            torch.manual_seed(seed)
+            model = build_denoiser(MLP((1, 8, 8), width=16, depth=1), 0.85, parametrization)
+            saved = open_model(exported["energy"])
+            side.append(tmp_path / f"{parametrization}_{seed}")
+            save_model(SavedModel(model, saved.normalization, 0.02, 10.0), side[-1])
+    found = compare(measurement, *sides, steps=(3,), controls=False)
+    assert found.over == "training seeds"
+    assert np.shape(found.a.block_frechet) == (2, 2)
+    with pytest.raises(UserError, match="pairs: 2 models on one side and 1 on the other"):
+        compare(measurement, sides[0], sides[1][:1], steps=(3,))
+
+
+def test_costs_grow_with_the_steps(measurement: Measurement, exported: dict[str, Path]) -> None:
+    side = measurement.side([exported["baseline"]])
+    (few,), (many,) = (costs([side], replace(measurement.how, steps=k)) for k in (2, 20))
+    assert (few.nfe, many.nfe) == (3, 21)
+    assert many.forward_equivalents == pytest.approx(7 * few.forward_equivalents)
+
+
+def test_cost_is_matched_on_the_curve_over_its_logarithm() -> None:
+    curve = [CurvePoint(n, Cost(n, 2.0 * n, 0.1 * n), 10.0 / n) for n in (4, 16)]
+    found = matched(Cost(8, 8.0, 10.0), curve)
+    assert found.nfe == pytest.approx((10 / 4 + 10 / 16) / 2)
+    assert found.forward_equivalents == pytest.approx(10 / 4)
+    assert found.seconds is None  # beyond the curve
+
+
+@pytest.mark.parametrize(("samples", "blocks"), [(10, 3), (10, 1), (4, 4), (0, 2)])
+def test_blocks_must_divide_the_samples(samples: int, blocks: int) -> None:
+    with pytest.raises(UserError, match="equal blocks"):
+        Blocks(samples, blocks)

@@ -1,0 +1,40 @@
+"""The data that samples are measured against."""
+
+from pathlib import Path
+
+import pytest
+
+from energydiff.errors import UserError
+from energydiff.evaluation.data import EvaluationData
+
+
+def test_more_samples_than_reference_images_must_be_said() -> None:
+    data = EvaluationData()
+    source = data.reference_of(data.open())
+    data.require_enough(len(source), source)
+    with pytest.raises(UserError, match=r"has 1,\d+ images, fewer than the 10,000 samples.*small"):
+        data.require_enough(10_000, source)
+    EvaluationData(small_reference=True).require_enough(10_000, source)
+
+
+def test_the_reference_is_the_part_named() -> None:
+    splits = EvaluationData().open()
+    assert len(EvaluationData().reference_of(splits)) == len(splits.train)
+    assert len(EvaluationData(reference="held_out").reference_of(splits)) == len(splits.held_out)
+
+
+def test_a_runs_own_data_come_with_their_labels() -> None:
+    config = {"data": {"source": "digits", "root": None, "labels": False, "held_out": 0.25}}
+    data = EvaluationData.of_run(config, Path("runs/a"))
+    assert data == EvaluationData(labels=True, held_out=0.25, small_reference=True)
+    assert data.extractor_name == "classifier"
+
+
+def test_a_folder_has_no_labels_and_is_seen_by_inception() -> None:
+    config = {"data": {"source": "folder", "root": "images", "image_size": 32}}
+    assert EvaluationData.of_run(config, Path("a")).extractor_name == "inception-v3-compat"
+
+
+def test_a_model_without_a_run_needs_to_be_told() -> None:
+    with pytest.raises(UserError, match="does not say what data it was trained on: give --data"):
+        EvaluationData.of_run({}, Path("model"))

@@ -1,0 +1,82 @@
+"""The quality monitor says in training what ``evaluate.py fid`` says afterwards."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+
+from energydiff.diffusion import EquilibriumMatching
+from energydiff.errors import UserError
+from energydiff.evaluation.data import EvaluationData
+from energydiff.evaluation.drawing import Drawing
+from energydiff.evaluation.measurement import Measurement
+from energydiff.potentials import MLP
+from energydiff.saving import save_model
+from energydiff.training import EMA, DiffusionData, DiffusionModule, QualityMonitor
+
+
+@pytest.fixture
+def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QualityMonitor:
+    monkeypatch.setenv("ENERGYDIFF_CACHE", str(tmp_path / "cache"))
+    return QualityMonitor(
+        every_images=16,
+        samples=24,
+        sampler="euler",
+        steps=2,
+        batch_size=10,
+        data=EvaluationData(small_reference=True),
+    )
+
+
+def test_the_numbers_are_those_of_the_evaluation(
+    monitor: QualityMonitor,
+    data: DiffusionData,
+    module: DiffusionModule,
+    make_trainer: Callable[..., pl.Trainer],
+    tmp_path: Path,
+) -> None:
+    seen: list[dict[str, float]] = []
+    observe = monitor.observe
+    monitor.observe = lambda *args: seen.append(observe(*args)) or seen[-1]  # type: ignore
+    ema = EMA(halflife_images=16)
+    trainer = make_trainer(max_steps=4, callbacks=[ema, monitor])
+    trainer.fit(module, data)
+    assert len(seen) == 2  # after 16 and 32 images
+    save_model(module.saved_model(), tmp_path / "model")  # averaged weights, after fit
+    how = Drawing("euler", 2, 0, 24, 1, "cpu")
+    found = Measurement.open(
+        EvaluationData(small_reference=True), 24, 2, how, tmp_path / "cache"
+    ).measure(tmp_path / "model")
+    expected = {f"quality/{name}": value for name, value in asdict(found.quality).items()}
+    assert seen[-1] == pytest.approx(expected, rel=1e-3)
+    assert seen[0]["quality/frechet"] != pytest.approx(seen[1]["quality/frechet"], rel=1e-3)
+
+
+def test_the_extractor_is_no_part_of_the_model(
+    monitor: QualityMonitor,
+    data: DiffusionData,
+    module: DiffusionModule,
+    make_trainer: Callable[..., pl.Trainer],
+) -> None:
+    before = module.state_dict().keys()
+    trainer = make_trainer(max_steps=2, callbacks=[monitor])
+    trainer.fit(module, data)
+    assert module.state_dict().keys() == before
+    assert "quality" not in str(monitor.state_dict())
+
+
+def test_a_noise_blind_energy_is_refused(
+    monitor: QualityMonitor, data: DiffusionData, make_trainer: Callable[..., pl.Trainer]
+) -> None:
+    module = DiffusionModule(
+        MLP(data.shape, width=8, depth=1),
+        data.sigma_data,
+        data.normalization,
+        parametrization="coercive",
+        objective=EquilibriumMatching(),
+        batch_size=data.batch_size,
+    )
+    with pytest.raises(UserError, match="leave it out of trainer.callbacks"):
+        make_trainer(max_steps=2, callbacks=[monitor]).fit(module, data)
