@@ -70,7 +70,6 @@ def test_output_is_a_function_of_each_image_alone(extractor):
         torch.testing.assert_close(extractor(x), out, rtol=1e-4, atol=1e-4 * scale)
     assert torch.equal(extractor.features(out), out[:, : extractor.dim])
     assert (extractor.logits(out) is None) == (extractor.classes == 0)
-    assert torch.backends.cudnn.allow_tf32  # of the rest of the program
 
 
 @EVERY
@@ -80,6 +79,18 @@ def test_is_frozen_and_stays_in_eval_mode(extractor):
     assert not any(parameter.requires_grad for parameter in extractor.parameters())
     assert not extractor(images(2)).requires_grad
     assert re.fullmatch("[0-9a-f]{64}", extractor.digest) and extractor.resize
+
+
+def test_convolutions_are_exact_while_it_runs_and_only_then(digits_extractor, monkeypatch):
+    flags = []
+    monkeypatch.setattr(
+        digits_extractor,
+        "extract",
+        lambda images: flags.append(torch.backends.cudnn.allow_tf32) or images.flatten(1),
+    )
+    before = torch.backends.cudnn.allow_tf32
+    digits_extractor(images(2))
+    assert flags == [False] and torch.backends.cudnn.allow_tf32 == before
 
 
 @EVERY
