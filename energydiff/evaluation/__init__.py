@@ -17,7 +17,7 @@ from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
 from energydiff.evaluation.heldout import held_out_loss, held_out_losses
 from energydiff.evaluation.images import QUANTISATION, image_batches, open_images
 from energydiff.evaluation.likelihood import OdeLikelihood, gaussian_prior, ode_likelihood
-from energydiff.evaluation.quality import frechet_infinity, measure_quality
+from energydiff.evaluation.quality import frechet_infinity, kernel_distance, measure_quality
 from energydiff.evaluation.reference import Reference, reference_features, versions
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "held_out_losses",
     "image_batches",
     "jacobian_asymmetry",
+    "kernel_distance",
     "lossless_bits_per_dim",
     "measure_quality",
     "ode_likelihood",

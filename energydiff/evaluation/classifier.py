@@ -98,7 +98,8 @@ def train_classifier(
     """
     classes = _count_classes(labels, held_out[1])
     epochs = epochs or default_epochs(len(images))
-    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+    devices = [images.device] if images.is_cuda else []
+    with torch.random.fork_rng(devices), torch.enable_grad():  # callers may be sampling
         torch.manual_seed(seed)
         model = Classifier(tuple(images.shape[1:]), classes).to(images.device)
         _fit(model, images, labels, epochs, batch_size, learning_rate, on_epoch)

@@ -11,6 +11,7 @@ from PIL import Image
 import energydiff
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
+from energydiff.evaluation import classifier
 from energydiff.potentials import MLP
 from energydiff.saving import SavedModel
 
@@ -36,7 +37,8 @@ def digits_model(tmp_path: Path):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture
-def evaluate(door, store: Path):  # type: ignore[no-untyped-def]
+def evaluate(door, store: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(classifier, "SHOWN_IMAGES", 3_000)
     data = ("--data", "configs/data/digits.yaml")
     return lambda command, *arguments, data=data: door(
         "evaluate.py", command, *data, *FEW, "--store", store, *arguments
