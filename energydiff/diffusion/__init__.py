@@ -1,5 +1,6 @@
 """Training objectives, noise levels and the gauge of a trained energy."""
 
+from energydiff.diffusion.batch import NoisyBatch
 from energydiff.diffusion.calibration import anchor_gauge, calibrate_gauge
 from energydiff.diffusion.noise import LogNormal, LogUniform, NoiseLevels, UniformTime
 from energydiff.diffusion.noise_blind import EnergyMatching, EquilibriumMatching
@@ -20,6 +21,7 @@ __all__ = [
     "LogUniform",
     "MonotoneDenoiser",
     "NoiseLevels",
+    "NoisyBatch",
     "Objective",
     "Penalised",
     "RisingFreeEnergy",

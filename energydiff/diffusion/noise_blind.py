@@ -6,12 +6,13 @@ energy is asked at x_γ without being told γ: at its optimum ∇E is the mean o
 x0 and ε that could have led to x_γ.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from energydiff.diffusion.batch import NoisyBatch
 from energydiff.diffusion.noise import UniformTime
 from energydiff.diffusion.objective import Objective
 from energydiff.energies.base import Denoiser, Energy, per_sample
@@ -30,19 +31,11 @@ class NoiseBlindObjective(Objective):
                 " squared_norm or coercive."
             )
 
-    def regress(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        gamma: Tensor,
-        noise: Tensor,
-        target: Tensor,
-        label: Tensor | None,
-    ) -> dict[str, Tensor]:
+    def regress(self, denoiser: Denoiser, batch: NoisyBatch, target: Tensor) -> dict[str, Tensor]:
         """‖∇E(x_γ) − target‖²/d per image."""
-        share = per_sample(gamma, x0)
-        x = share * x0 + (1 - share) * noise
-        grad = denoiser.require_energy().value_and_grad(x, 1.0, label)[1]
+        share = per_sample(1 / (1 + batch.sigma), batch.x0)
+        x = share * batch.x0 + (1 - share) * batch.noise
+        grad = denoiser.require_energy().value_and_grad(x, 1.0, batch.label)[1]
         return {self.parts[0]: (grad - target).square().flatten(1).mean(1)}
 
 
@@ -68,19 +61,11 @@ class EquilibriumMatching(NoiseBlindObjective):
                 " and the latter is positive."
             )
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        sigma: Tensor,
-        noise: Tensor,
-        sigma_data: float,
-        label: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        gamma = 1 / (1 + sigma)
+    def __call__(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
+        gamma = 1 / (1 + batch.sigma)
         decay = ((1 - gamma) / (1 - self.truncation)).clamp(max=1)
-        target = per_sample(self.scale * decay, x0) * (noise - x0)
-        return self.regress(denoiser, x0, gamma, noise, target, label)
+        target = per_sample(self.scale * decay, batch.x0) * (batch.noise - batch.x0)
+        return self.regress(denoiser, batch, target)
 
 
 @dataclass(frozen=True)
@@ -95,17 +80,9 @@ class EnergyMatching(NoiseBlindObjective):
 
     parts = ("flow",)
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        sigma: Tensor,
-        noise: Tensor,
-        sigma_data: float,
-        label: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        noise = noise[optimal_pairs(x0, noise)]
-        return self.regress(denoiser, x0, 1 / (1 + sigma), noise, noise - x0, label)
+    def __call__(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
+        paired = replace(batch, noise=batch.noise[optimal_pairs(batch.x0, batch.noise)])
+        return self.regress(denoiser, paired, paired.noise - paired.x0)
 
 
 def optimal_pairs(x0: Tensor, noise: Tensor) -> Tensor:

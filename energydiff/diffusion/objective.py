@@ -11,31 +11,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from energydiff.diffusion.batch import NoisyBatch
 from energydiff.diffusion.noise import LogNormal, NoiseLevels
 from energydiff.energies.base import Denoiser, Energy, per_sample
 from energydiff.errors import NoEnergyError, UserError
 
 
-def denoising_loss(
-    denoiser: Denoiser,
-    x0: Tensor,
-    sigma: Tensor,
-    noise: Tensor,
-    sigma_data: float,
-    label: Tensor | None = None,
-) -> Tensor:
+def denoising_loss(denoiser: Denoiser, batch: NoisyBatch) -> Tensor:
     """(1/c_out²) ‖D(x0 + σε, σ) − x0‖² / d per image, (B,).
 
     With c_out² = σ²σ_d²/(σ²+σ_d²) the target of the raw network has unit variance: a model that
     has learned nothing scores about 1 at every noise.
-
-    Args:
-        x0: clean data (B, \\*shape). ``sigma`` (B,), ``noise`` ε ~ N(0, I) like x0.
-        sigma_data: σ_d.
-        label: (B,), −1 for unknown; only for a model with classes.
     """
-    x = x0 + per_sample(sigma, x0) * noise
-    return _denoising(denoiser.denoise(x, sigma, label), x0, sigma, sigma_data)
+    return _denoising(denoiser.denoise(batch.x, batch.sigma, batch.label), batch)
 
 
 class Objective(ABC):
@@ -60,32 +48,16 @@ class Objective(ABC):
             )
 
     @abstractmethod
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        sigma: Tensor,
-        noise: Tensor,
-        sigma_data: float,
-        label: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Each of ``parts`` per image, (B,). Arguments as in :func:`denoising_loss`."""
+    def __call__(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
+        """Each of ``parts`` per image, (B,)."""
 
 
 @dataclass(frozen=True)
 class DenoisingScoreMatching(Objective):
     """The denoising loss alone: for energies up to a gauge, and for baselines."""
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        sigma: Tensor,
-        noise: Tensor,
-        sigma_data: float,
-        label: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        return {"denoising": denoising_loss(denoiser, x0, sigma, noise, sigma_data, label)}
+    def __call__(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
+        return {"denoising": denoising_loss(denoiser, batch)}
 
 
 @dataclass(frozen=True)
@@ -122,27 +94,19 @@ class DualScoreMatching(Objective):
                 " train without it, or with energydiff.diffusion.DenoisingScoreMatching."
             )
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        sigma: Tensor,
-        noise: Tensor,
-        sigma_data: float,
-        label: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        energy = denoiser.require_energy()
-        x = x0 + per_sample(sigma, x0) * noise
-        _, grad, time_score = energy.value_and_grads(x, sigma, label)
+    def __call__(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
+        energy, x, sigma = denoiser.require_energy(), batch.x, batch.sigma
+        _, grad, time_score = energy.value_and_grads(x, sigma, batch.label)
         denoised = x - per_sample(sigma, x).square() * grad
-        residual = time_score - (energy.dim - noise.square().flatten(1).sum(1))
-        weight = self.time_weight * sigma.square() / (sigma.square() + sigma_data**2)
+        residual = time_score - (energy.dim - batch.noise.square().flatten(1).sum(1))
+        weight = self.time_weight * sigma.square() / (sigma.square() + batch.sigma_data**2)
         return {
-            "denoising": _denoising(denoised, x0, sigma, sigma_data),
+            "denoising": _denoising(denoised, batch),
             "time_score": weight * residual.square() / (2 * energy.dim),
         }
 
 
-def _denoising(denoised: Tensor, x0: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
+def _denoising(denoised: Tensor, batch: NoisyBatch) -> Tensor:
+    sigma, sigma_data = batch.sigma, batch.sigma_data
     weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
-    return weight * (denoised - x0).square().flatten(1).mean(1)
+    return weight * (denoised - batch.x0).square().flatten(1).mean(1)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from energydiff.diffusion.batch import NoisyBatch
 from energydiff.diffusion.objective import Objective
 from energydiff.energies.base import Denoiser, Energy, per_sample
 from energydiff.errors import UserError
@@ -121,20 +122,11 @@ class Penalised(nn.Module, Objective):
         for penalty in self._penalties():
             penalty.prepare(denoiser.require_energy())
 
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        sigma: Tensor,
-        noise: Tensor,
-        sigma_data: float,
-        label: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def forward(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
         energy = denoiser.require_energy()
-        losses = self.objective(denoiser, x0, sigma, noise, sigma_data, label)
-        x = x0 + per_sample(sigma, x0) * noise
+        losses = self.objective(denoiser, batch)
         for penalty in self._penalties():
-            losses[penalty.name] = penalty(energy, x, sigma, label)
+            losses[penalty.name] = penalty(energy, batch.x, batch.sigma, batch.label)
         return losses
 
     def _penalties(self) -> list[Penalty]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from energydiff.data import Source
-from energydiff.diffusion import denoising_loss
+from energydiff.diffusion import NoisyBatch, denoising_loss
 from energydiff.energies.base import Denoiser
 from energydiff.random import HELD_OUT, keyed_normal
 
@@ -44,7 +44,8 @@ def held_out_losses(
             noise = keyed_normal(seed, range(start, start + len(x0)), source.shape, HELD_OUT)
             level = torch.full((len(x0),), sigma, device=device)
             with torch.no_grad():
-                losses = denoising_loss(denoiser, x0, level, noise.to(device), sigma_data, labels)
+                batch = NoisyBatch(x0, level, noise.to(device), sigma_data, labels)
+                losses = denoising_loss(denoiser, batch)
             totals[k] += losses.cpu().double().sum()
         first += len(x0)
     return totals / len(source)

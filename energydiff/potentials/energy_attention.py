@@ -47,13 +47,19 @@ def attention_terms(
     Raises:
         UserError: with ``self_excluded``, one token alone, which would have nothing to attend to.
     """
-    if self_excluded and k.shape[-2] == 1:
-        raise UserError(
-            "self_excluded attention needs at least two tokens, got one: there is nothing else to"
-            " attend to."
-        )
+    _require_another(k, self_excluded)
     weight = weight.to(torch.promote_types(q.dtype, torch.float32)).expand(q.shape[:-1])
     return _Terms.apply(q, k, weight, self_excluded)
+
+
+def attention_value(q: Tensor, k: Tensor, weight: Tensor, self_excluded: bool = False) -> Tensor:
+    """ℓ of :func:`attention_terms` alone, without the work of the gradients if none are enabled."""
+    if torch.is_grad_enabled():  # an ordinary backward through ℓ would hold whole matrices
+        return attention_terms(q, k, weight, self_excluded)[0]
+    _require_another(k, self_excluded)
+    with torch.autocast(q.device.type, enabled=False):
+        chunks = [_logits(qc, k, rows, self_excluded).logsumexp(-1) for rows, qc in _chunks(q)]
+    return torch.cat(chunks, -1)
 
 
 class _Terms(torch.autograd.Function):
@@ -138,6 +144,14 @@ def _second(ctx: Any, d_l: Tensor, d1: Tensor, d2: Tensor) -> tuple[Tensor, ...]
             to_w.append(r.squeeze(-1))
             to_k = to_k + (ds.mT @ qc + a.mT @ (wc * d1c).to(q.dtype)).to(w.dtype)
     return torch.cat(to_q, -2), to_k.to(k.dtype), torch.cat(to_w, -1)
+
+
+def _require_another(k: Tensor, self_excluded: bool) -> None:
+    if self_excluded and k.shape[-2] == 1:
+        raise UserError(
+            "self_excluded attention needs at least two tokens, got one: there is nothing else to"
+            " attend to."
+        )
 
 
 def _chunks(q: Tensor, *others: Tensor) -> Iterator[tuple[Any, ...]]:

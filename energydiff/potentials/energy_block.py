@@ -49,7 +49,9 @@ class EnergyTransformerBlock(nn.Module):
 
     def forward(self, tokens: Tensor, e: Tensor | None = None) -> Tensor:
         """E(x), (B,)."""
-        return self.token_force(tokens, e)[0]
+        g = self.norm.activation(tokens)
+        to_attention, to_memory = self._conditioning(e)
+        return self.attention(g, to_attention) + self.memory(g, to_memory)
 
     def value_and_grad(self, tokens: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """E (B,) and ∂E/∂x, like ``tokens``; both train with one ordinary backward."""
@@ -69,12 +71,18 @@ class EnergyTransformerBlock(nn.Module):
     def _on_normalised(self, tokens: Tensor, e: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """E, ∂E/∂g and ∂E/∂e."""
         g = self.norm.activation(tokens)
-        sizes = [self.attention.size, self.memory.size]
-        to_attention, to_memory = (None, None) if e is None else e.split(sizes, dim=-1)
+        to_attention, to_memory = self._conditioning(e)
         attention = self.attention.value_and_grads(g, to_attention)
         memory = self.memory.value_and_grads(g, to_memory)
         to_e = torch.cat([attention[2], memory[2]], 1)
         return attention[0] + memory[0], attention[1] + memory[1], to_e
+
+    def _conditioning(self, e: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The parts of ``e`` that each term takes."""
+        if e is None:
+            return None, None
+        to_attention, to_memory = e.split([self.attention.size, self.memory.size], dim=-1)
+        return to_attention, to_memory
 
     def descend(
         self,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from energydiff.energies.memory.lagrangians import Lagrangian
 from energydiff.errors import UserError
-from energydiff.potentials.energy_attention import attention_terms
+from energydiff.potentials.energy_attention import attention_terms, attention_value
 
 Weights = Literal["unit", "learned"]
 MemoryActivation = Literal["relu2", "softmax"]
@@ -34,6 +34,10 @@ class EnergyTerm(nn.Module, ABC):
     weights: Tensor
 
     @abstractmethod
+    def forward(self, g: Tensor, e: Tensor | None = None) -> Tensor:
+        """The term alone, (B,)."""
+
+    @abstractmethod
     def value_and_grads(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The term (B,), in float32 or wider, ∂/∂g, like ``g``, and ∂/∂e, (B, size); ``e`` is
         (B or 1, size) or 0."""
@@ -41,10 +45,6 @@ class EnergyTerm(nn.Module, ABC):
     def value_and_grad(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The term and ∂/∂g alone."""
         return self.value_and_grads(g, e)[:2]
-
-    def forward(self, g: Tensor, e: Tensor | None = None) -> Tensor:
-        """The term, (B,)."""
-        return self.value_and_grads(g, e)[0]
 
 
 class AttentionEnergy(EnergyTerm):
@@ -72,19 +72,27 @@ class AttentionEnergy(EnergyTerm):
         self.projection = nn.Parameter(torch.randn(2, heads, head_width, width) * width**-0.5)
         _add_weights(self, head_weights, heads)
 
+    def forward(self, g: Tensor, e: Tensor | None = None) -> Tensor:
+        q, k, _, weight = self._inputs(g, e)
+        return (weight * attention_value(q, k, weight, self.self_excluded)).sum(2).sum(1)
+
     def value_and_grads(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, beta, weight = self._inputs(g, e)
+        lse, to_q, to_k = attention_terms(q, k, weight, self.self_excluded)
+        value = (weight * lse).sum(2)  # per head
+        to_e = (q * to_q).sum((2, 3)) - value
+        grad = rearrange([beta * to_q, to_k], "t b h n y -> b n (t h y)")
+        return value.sum(1), grad @ self.projection.flatten(0, 2), to_e
+
+    def _inputs(self, g: Tensor, e: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """βQ and K, (B, H, N, Y), β (…, H, 1, 1) in their dtype, and −w/β, (…, H, 1)."""
         two, heads, head_width, _ = self.projection.shape
         flat = self.projection.flatten(0, 2)
         q, k = rearrange(g @ flat.mT, "b n (t h y) -> t b h n y", t=two, h=heads)
         beta = head_width**-0.5 * (torch.ones_like(self.weights) if e is None else e.exp())
         weight = (-self.weights / beta)[..., None]
-        q = beta[..., None, None].to(q.dtype) * q
-        lse, to_q, to_k = attention_terms(q, k, weight, self.self_excluded)
-        value = (weight * lse).sum(2)  # per head
-        to_e = (q * to_q).sum((2, 3)) - value
-        to_q = beta[..., None, None].to(q.dtype) * to_q
-        grad = rearrange([to_q, to_k], "t b h n y -> b n (t h y)") @ flat
-        return value.sum(1), grad, to_e
+        beta = beta[..., None, None].to(q.dtype)
+        return beta * q, k, beta, weight
 
 
 class MemoryEnergy(EnergyTerm):
@@ -112,18 +120,23 @@ class MemoryEnergy(EnergyTerm):
         self.patterns = nn.Parameter(torch.randn(memories, width) * width**-0.5)
         _add_weights(self, memory_weights, memories if activation == "relu2" else 1)
 
+    def forward(self, g: Tensor, e: Tensor | None = None) -> Tensor:
+        return self._value_and_slope(g, e)[0]
+
     def value_and_grads(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        value, slope = self._value_and_slope(g, e)
+        return value, slope @ self.patterns, slope.sum(1)
+
+    def _value_and_slope(self, g: Tensor, e: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The term (B,) and its derivative by every ξ_μ·g_C, (B, N, M)."""
         z = g @ self.patterns.mT
         if e is not None:
             z = z + e[:, None]
         weights = self.weights.to(z.dtype)
         if self.activation == "relu2":
             z = z.relu()
-            value, slope = -0.5 * _sum(weights * z.square()), -weights * z
-        else:
-            value = -_sum(weights * z.logsumexp(-1, keepdim=True))
-            slope = -weights * z.softmax(-1)
-        return value, slope @ self.patterns, slope.sum(1)
+            return -0.5 * _sum(weights * z.square()), -weights * z
+        return -_sum(weights * z.logsumexp(-1, keepdim=True)), -weights * z.softmax(-1)
 
 
 class EnergyLayerNorm(Lagrangian):

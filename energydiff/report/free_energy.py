@@ -1,4 +1,8 @@
-"""The Lyapunov function along sampling, drawn: does V fall at every step?"""
+"""The Lyapunov function along sampling, drawn: does V fall at every step?
+
+V is drawn against σ where the noise falls. A chain or a descent at one noise level is drawn against
+the number of the step.
+"""
 
 from pathlib import Path
 
@@ -6,19 +10,18 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from energydiff.report.style import ALARM, INK, LINE, figure
 from energydiff.sampling.certificate import certify, rising
 from energydiff.sampling.trace import Trace
 
-NOISE_LABEL = "noise level σ (falling)"
 FREE_ENERGY_LABEL = "free energy V(x, σ)"
 
 
 def free_energy_plot(trace: Trace, path: str | Path) -> None:
-    """V against σ along every trajectory of a trace, with the certificate as its title.
+    """V along every trajectory of a trace, with the certificate as its title.
 
     Red dots mark the points at which V had risen beyond rounding. Writes ``path`` (png, svg, pdf).
     """
@@ -30,36 +33,52 @@ def free_energy_plot(trace: Trace, path: str | Path) -> None:
 
 def draw_free_energy(axes: Axes, trace: Trace) -> None:
     """The curves, their median and the marks of ``free_energy_plot`` on given axes."""
-    sigma, count = trace.sigma.numpy(), trace.free_energy.shape[1]
+    x, count = along(trace).numpy(), trace.free_energy.shape[1]
     draw_curves(axes, trace, LINE)
     median = trace.free_energy.double().nanmedian(dim=1).values.numpy()
-    axes.plot(sigma, median, color=INK, linewidth=1.6, label=f"median of {count:,} samples")
+    axes.plot(x, median, color=INK, linewidth=1.6, label=f"median of {count:,} samples")
     where, height = _rise_points(trace)
     if len(where):
         axes.scatter(
             where, height, s=14, color=ALARM, linewidths=0, zorder=3, gid="rises", label="V rose"
         )
     scale_axes(axes, trace)
-    if trace.sigma[-1] == trace.sigma[-2] and 0 < median[-1] < 0.7 * median[-2]:
+    last_move = noise_falls(trace) and trace.sigma[-1] == trace.sigma[-2]
+    if last_move and 0 < median[-1] < 0.7 * median[-2]:
         axes.annotate(
             "final denoising",
-            (sigma[-1], median[-1]),
+            (x[-1], median[-1]),
             xytext=(-6, 0),
             textcoords="offset points",
             ha="right",
             va="bottom",
             fontsize=9,
         )
-    axes.set(xlabel=NOISE_LABEL, ylabel=FREE_ENERGY_LABEL)
+    axes.set(xlabel=along_label(trace), ylabel=FREE_ENERGY_LABEL)
     axes.legend(loc="lower left", fontsize=9)
+
+
+def noise_falls(trace: Trace) -> bool:
+    return bool(trace.sigma[-1] < trace.sigma[0])
+
+
+def along(trace: Trace) -> Tensor:
+    """What V is drawn against, (steps + 1,): σ, or the number of the step if σ stays."""
+    return trace.sigma if noise_falls(trace) else torch.arange(len(trace.sigma))
+
+
+def along_label(trace: Trace) -> str:
+    if noise_falls(trace):
+        return "noise level σ (falling)"
+    return f"step (noise level σ = {float(trace.sigma[0]):g})"
 
 
 def draw_curves(axes: Axes, trace: Trace, colour: str) -> None:
     """One thin line per sample, the more transparent the more there are."""
-    sigma, value = trace.sigma.numpy(), trace.free_energy.double().numpy()
+    x, value = along(trace).numpy(), trace.free_energy.double().numpy()
     count = value.shape[1]
     lines = LineCollection(
-        [np.column_stack([sigma, curve]) for curve in value.T],
+        [np.column_stack([x, curve]) for curve in value.T],
         colors=colour,
         linewidths=0.7,
         alpha=max(0.04, min(0.5, 8 / count)),
@@ -69,7 +88,7 @@ def draw_curves(axes: Axes, trace: Trace, colour: str) -> None:
 
 
 def scale_axes(axes: Axes, trace: Trace) -> None:
-    """Logarithmic axes with σ falling from left to right.
+    """Logarithmic axes with σ falling from left to right; a step axis is linear.
 
     V is never negative for a true density. A learned one can dip below 0 at low noise, where the
     V axis then turns linear.
@@ -86,11 +105,16 @@ def scale_axes(axes: Axes, trace: Trace) -> None:
         linear = max(1e-4 * highest, min(-lowest, highest) or 1e-4 * highest)
         axes.set_yscale("symlog", linthresh=linear)
         axes.set_ylim(1.3 * lowest - 0.1 * linear, highest * 1.6)
-    axes.set_xscale("log")
-    axes.set_xlim(float(trace.sigma.max()) * 1.1, float(trace.sigma.min()) / 1.1)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    if noise_falls(trace):
+        axes.set_xscale("log")
+        axes.set_xlim(float(trace.sigma.max()) * 1.1, float(trace.sigma.min()) / 1.1)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.margins(x=0.02)
+        axes.autoscale(axis="x")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -115,7 +139,7 @@ def certificate_sentence(trace: Trace) -> str:
 
 
 def _rise_points(trace: Trace) -> tuple[Tensor, Tensor]:
-    """σ and V of the points at which V had risen, (rises,) each.
+    """Where along the axis V had risen, and V there, (rises,) each.
 
     Where V was not finite, the last point before it.
     """
@@ -123,5 +147,5 @@ def _rise_points(trace: Trace) -> tuple[Tensor, Tensor]:
     after, before = trace.free_energy[1:], trace.free_energy[:-1]
     shown = after.isfinite()
     height = torch.where(shown, after, before)
-    sigma = torch.where(shown, trace.sigma[1:, None], trace.sigma[:-1, None])
-    return sigma[rose], height[rose]
+    x = along(trace)[:, None]
+    return torch.where(shown, x[1:], x[:-1])[rose], height[rose]

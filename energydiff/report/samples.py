@@ -12,7 +12,8 @@ from energydiff.data import Normalization, image_grid
 from energydiff.errors import UserError
 from energydiff.report.free_energy import (
     FREE_ENERGY_LABEL,
-    NOISE_LABEL,
+    along,
+    along_label,
     certificate_sentence,
     draw_curves,
     scale_axes,
@@ -46,7 +47,7 @@ def samples_with_traces(
     if len(x) != count:
         raise UserError(f"{len(x)} samples do not go with a trace of {count}.")
     shown = min(count, len(PALETTE))
-    sigma, value = trace.sigma.numpy(), trace.free_energy.numpy()
+    steps, value = along(trace).numpy(), trace.free_energy.numpy()
     with figure(path, 1.45 * shown + 0.6, 4.0) as drawing:
         axes = drawing.subplots(2, shown, squeeze=False, height_ratios=(1, 1.35))
         for i in range(shown):
@@ -54,12 +55,12 @@ def samples_with_traces(
             _show(top, image_grid(x[i : i + 1], normalization))
             bare(top, frame=colour, width=2.5)
             draw_curves(bottom, trace, QUIET)
-            bottom.plot(sigma, value[:, i], color=colour, linewidth=2, marker="o", markersize=2.5)
+            bottom.plot(steps, value[:, i], color=colour, linewidth=2, marker="o", markersize=2.5)
             scale_axes(bottom, trace)
             bottom.tick_params(labelsize=8, labelleft=i == 0)
             bottom.tick_params(which="minor", length=0)
         axes[1, 0].set_ylabel(FREE_ENERGY_LABEL)
-        drawing.supxlabel(NOISE_LABEL, fontsize=10)
+        drawing.supxlabel(along_label(trace), fontsize=10)
         drawing.suptitle(certificate_sentence(trace), fontsize=11)
 
 

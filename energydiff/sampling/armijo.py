@@ -4,7 +4,7 @@ from torch import Tensor
 
 from energydiff.energies.base import Denoiser
 from energydiff.sampling.gradient_descent import GradientDescent
-from energydiff.sampling.guard import backtrack, checked_share
+from energydiff.sampling.guard import checked_share, guarded
 from energydiff.sampling.run import Move, Point, Run
 from energydiff.sampling.trace import Claims
 
@@ -36,4 +36,4 @@ class Armijo(GradientDescent):
         return super().claims(model)._replace(total="enforced", descent="enforced")
 
     def move(self, run: Run, here: Point, rows: Tensor) -> Move:
-        return backtrack(run, here, super().move(run, here, rows), self.c, rows=rows)
+        return guarded(run, here, super().move(run, here, rows), self.c, rows=rows)

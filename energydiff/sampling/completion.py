@@ -11,10 +11,9 @@ from torch import Tensor
 
 from energydiff.errors import UserError
 from energydiff.potentials.completion import MaskedCompletion
+from energydiff.sampling.backtracking import Backtracked, backtrack
 from energydiff.sampling.certificate import Certificate, certify
 from energydiff.sampling.trace import Recorder, Trace
-
-HALVINGS = 30
 
 
 @dataclass(frozen=True)
@@ -55,18 +54,9 @@ def complete(network: MaskedCompletion, x: Tensor, hidden: Tensor) -> Completion
     energy, force = network.block.token_force(tokens)
     for _ in range(network.steps):
         recorder.at(1.0, energy, energy, force)
-        step_size = torch.full_like(energy, network.step_size)
-        moved, lower = tokens, torch.zeros_like(energy, dtype=torch.bool)
-        for _ in range(HALVINGS):
-            trial = tokens - step_size[:, None, None] * force
-            falls = network.block(trial) < energy
-            moved = torch.where((falls & ~lower)[:, None, None], trial, moved)
-            lower |= falls
-            if bool(lower.all()):
-                break
-            step_size = torch.where(lower, step_size, step_size / 2)
-        shortened += int((step_size < network.step_size).sum())
-        tokens = moved
+        move = _lower(network, tokens, energy, force)
+        shortened += int((move.refused > 0).sum())
+        tokens = move.x
         energy, force = network.block.token_force(tokens)
         recorder.moved(0.0, energy)
     recorder.at(1.0, energy, energy, force)
@@ -74,3 +64,16 @@ def complete(network: MaskedCompletion, x: Tensor, hidden: Tensor) -> Completion
     trace = recorder.trace("enforced")
     samples = torch.where(network.pixels(hidden), predicted, x)
     return Completion(samples, trace, certify(trace), shortened)
+
+
+def _lower(network: MaskedCompletion, tokens: Tensor, energy: Tensor, force: Tensor) -> Backtracked:
+    """The network's own step, shortened until E is below what it was."""
+    below = energy.nextafter(torch.full_like(energy, -torch.inf))
+    return backtrack(
+        lambda x, _: network.block(x),
+        lambda _: below,
+        tokens,
+        energy,
+        force,
+        network.step_size,
+    )

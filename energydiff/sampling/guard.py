@@ -27,6 +27,7 @@ from torch import Tensor
 
 from energydiff.energies.base import Denoiser, per_sample
 from energydiff.errors import UserError
+from energydiff.sampling.backtracking import backtrack
 from energydiff.sampling.certificate import rounding
 from energydiff.sampling.euler import Euler
 from energydiff.sampling.heun import Heun
@@ -34,7 +35,6 @@ from energydiff.sampling.run import Answer, Move, Point, Run
 from energydiff.sampling.sampler import Sampler
 from energydiff.sampling.trace import Claims
 
-HALVINGS = 30  # of η, after which a sample stays where it is
 REPAIRS = 10  # moves down ∇V(·, σ') to make up for a rise with the noise
 
 
@@ -66,11 +66,11 @@ class Guard(Sampler):
     def advance(self, run: Run, here: Point, sigma: float) -> Move:
         run.model.require_energy()
         move = super().advance(run, here, sigma)
-        move = backtrack(run, here, move, self.c, retry=0.5 if self.descends else 1.0)
+        move = guarded(run, here, move, self.c, retry=0.5 if self.descends else 1.0)
         return self._repair(run, here, move, sigma) if self.total else move
 
     def denoise(self, run: Run, here: Point) -> Move:
-        return backtrack(run, here, super().denoise(run, here), self.c)
+        return guarded(run, here, super().denoise(run, here), self.c)
 
     def _repair(self, run: Run, here: Point, move: Move, sigma: float) -> Move:
         """Condition 2: where V(x', σ') is above V(x, σ), x' further down."""
@@ -109,7 +109,7 @@ class GuardedHeun(Guard, Heun):
     """Heun's method, falling back to Euler: two function and one energy evaluation per step."""
 
 
-def backtrack(
+def guarded(
     run: Run, here: Point, move: Move, c: float, *, rows: Tensor | None = None, retry: float = 0.5
 ) -> Move:
     """Condition 1 for a proposed move, its noise unchanged; at refusal steps down ∇V instead.
@@ -119,21 +119,18 @@ def backtrack(
         rows: indices of the samples that move at all; all by default.
         retry: the first step down ∇V in units of the proposal's η; every next one is half.
     """
-    x, start = move.x.clone(), here.free_energy
-    step = torch.as_tensor(move.step_size, dtype=start.dtype).to(start).expand_as(start).clone()
-    value, refused = start.clone(), torch.zeros_like(start, dtype=torch.int64)
-    rows = torch.arange(len(x), device=x.device) if rows is None else rows
-    for _ in range(HALVINGS):
-        if not len(rows):
-            break
-        value[rows] = run.free_energy(x[rows], here.sigma, rows)
-        rows = rows[~(value[rows] <= _required(here, step, c)[rows])]  # or not finite
-        refused[rows] += 1
-        step[rows] *= retry
-        x[rows] = here.x[rows] - per_sample(step[rows], x) * here.residual[rows]
-        retry = 0.5
-    x[rows], step[rows], value[rows] = here.x[rows], 0.0, start[rows]
-    return Move(x, step, value, fallbacks=refused)
+    taken = backtrack(
+        lambda x, rows: run.free_energy(x, here.sigma, rows),
+        lambda step: _required(here, step, c),
+        here.x,
+        here.free_energy,
+        here.residual,
+        move.step_size,
+        proposal=move.x,
+        rows=rows,
+        retry=retry,
+    )
+    return Move(taken.x, taken.step, taken.value, fallbacks=taken.refused)
 
 
 def checked_share(c: float) -> float:

@@ -20,11 +20,12 @@ from torch import Tensor
 from energydiff.energies.base import Energy, at_least_float32, per_sample, require_samples
 from energydiff.energies.memory.base import Memory
 from energydiff.errors import UserError
+from energydiff.sampling.backtracking import backtrack
 from energydiff.sampling.certificate import ROUNDINGS, Certificate, certify
 from energydiff.sampling.grids import given_sigmas
 from energydiff.sampling.trace import Claim, Recorder, Trace
 
-HALVINGS = 6  # of η, before a sample stays where it is
+TRIES = 7  # of η, its halvings among them, after which a sample stays where it is
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,6 @@ class _Here:
     free_energy: Tensor
     residual: Tensor
 
-    def moved(self, eta: Tensor) -> Tensor:
-        return self.x - per_sample(eta, self.x) * self.residual
-
 
 class _Way(ABC):
     """A way downhill.
@@ -153,7 +151,7 @@ class _Update(_Way):
         return _Here(x, sigma, energy, self.memory.energy_to_free_energy(energy, sigma), change)
 
     def move(self, here: _Here, eta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = here.moved(eta)
+        x = here.x - per_sample(eta, here.x) * here.residual
         energy = self.memory.hamiltonian(x)
         return x, self.memory.energy_to_free_energy(energy, here.sigma), eta
 
@@ -188,16 +186,18 @@ class _Descent(_Way):
         # Half a certificate's allowance: its other half is for evaluating V once more.
         size = torch.maximum(here.free_energy.abs(), (here.sigma**2 * here.energy).abs())
         allowed = here.free_energy + 0.5 * ROUNDINGS * torch.finfo(size.dtype).eps * size
-        x = here.moved(eta)
-        free_energy = self.energy.free_energy(x, here.sigma)
-        for shorter in [] if self.energy.exact else [0.5] * HALVINGS + [0.0]:
-            rose = ~(free_energy <= allowed)  # also if it is not a number
-            if not bool(rose.any()):
-                break
-            eta = torch.where(rose, shorter * eta, eta)
-            x = here.moved(eta)
-            free_energy[rose] = self.energy.free_energy(x[rose], here.sigma)
-        return x, free_energy, eta
+        if self.energy.exact:
+            allowed = torch.full_like(allowed, torch.inf)
+        taken = backtrack(
+            lambda x, _: self.energy.free_energy(x, here.sigma),
+            lambda _: allowed,
+            here.x,
+            here.free_energy,
+            here.residual,
+            eta,
+            tries=TRIES,
+        )
+        return taken.x, taken.value, taken.step
 
 
 def _held(clamp: Tensor | None, x: Tensor) -> Tensor:

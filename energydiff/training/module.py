@@ -7,7 +7,7 @@ from torch import Tensor
 
 from energydiff.data import Normalization
 from energydiff.denoisers import Parametrization, build_denoiser
-from energydiff.diffusion import DenoisingScoreMatching, NoiseLevels, Objective
+from energydiff.diffusion import DenoisingScoreMatching, NoiseLevels, NoisyBatch, Objective
 from energydiff.errors import UserError
 from energydiff.potentials import Network
 from energydiff.saving import SavedModel, describe
@@ -89,14 +89,14 @@ class DiffusionModule(StreamModule):
         if self.denoiser.num_classes:
             hidden = batch["uniform"][:, 1] < self.label_dropout
             label = torch.where(hidden, -1, batch["label"])
-        return self.objective(
-            self.denoiser,
+        noisy = NoisyBatch(
             self.normalization.encode(batch["raw"]),
             self.noise.quantile(batch["uniform"][:, 0]),
             batch["noise"],
             self.sigma_data,
             label,
         )
+        return self.objective(self.denoiser, noisy)
 
     def saved_model(self) -> SavedModel:
         """What an export or a checkpoint keeps of the model."""

@@ -5,6 +5,7 @@ with v = γ²s² + (1 − γ)², and E[ε − x0 | x, γ] = (1 − γ − γs²)
 matching is ∇E = λ k(‖x‖) x, k(r) = E[c(γ) (1 − γ − γs²)/v | ‖x_γ‖ = r], a gradient.
 """
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -18,6 +19,7 @@ from energydiff.diffusion import (
     DualScoreMatching,
     EnergyMatching,
     EquilibriumMatching,
+    NoisyBatch,
     UniformTime,
 )
 from energydiff.diffusion.noise_blind import optimal_pairs
@@ -58,11 +60,11 @@ class RadialOptimum(Energy):
         return torch.zeros(len(x)), k[:, None] * x
 
 
-def batch(std: float, count: int = 20_000) -> tuple[Tensor, Tensor, Tensor]:
+def batch(std: float, count: int = 20_000) -> NoisyBatch:
     generator = torch.Generator().manual_seed(0)
     draw = torch.randn(2, count, DIM, generator=generator, dtype=torch.float64)
     sigma = UniformTime().quantile(torch.rand(count, generator=generator, dtype=torch.float64))
-    return std * draw[0], sigma, draw[1]
+    return NoisyBatch(std * draw[0], sigma, draw[1], 1.0)
 
 
 @pytest.mark.parametrize("std", [0.0, 0.6])
@@ -70,10 +72,10 @@ def test_the_population_optimum_of_equilibrium_matching_is_where_the_loss_is_lea
     std: float,
 ) -> None:
     """The residual is uncorrelated with ∇E itself: no factor but 1 lowers the loss."""
-    x0, sigma, noise = batch(std)
+    noisy = batch(std)
 
     def loss(factor: float) -> Tensor:
-        return OBJECTIVE(RadialOptimum(std, factor), x0, sigma, noise, 1.0)["equilibrium"]
+        return OBJECTIVE(RadialOptimum(std, factor), noisy)["equilibrium"]
 
     lower, best, higher = loss(0.95), loss(1.0), loss(1.05)
     assert best.mean() < lower.mean()
@@ -93,7 +95,7 @@ def test_the_decay_is_one_up_to_the_truncation_and_zero_at_data() -> None:
     energy = RadialOptimum(0.6, factor=0.0)
     gamma = torch.tensor([0.01, 0.3, 0.6, 0.8, 0.9, 1 - 1e-9], dtype=torch.float64)
     x0, noise = torch.randn(2, len(gamma), DIM, dtype=torch.float64)
-    loss = OBJECTIVE(energy, x0, 1 / gamma - 1, noise, 1.0)["equilibrium"]
+    loss = OBJECTIVE(energy, NoisyBatch(x0, 1 / gamma - 1, noise, 1.0))["equilibrium"]
     decay = (loss / (9.0 * (noise - x0).square().mean(1))).sqrt()
     assert_close(
         decay, torch.tensor([1, 1, 1, 0.5, 0.25, 0], dtype=torch.float64), atol=1e-6, rtol=0
@@ -116,15 +118,15 @@ class Plane(Energy):
 
 def test_shifted_noise_is_carried_by_a_plane() -> None:
     """Data ε_π + y: the optimal coupling undoes any π, so −⟨y, x⟩ fits exactly."""
-    y, noise = torch.randn(DIM, dtype=torch.float64), batch(1.0, 32)[2]
-    x0, sigma = noise[torch.randperm(32)] + y, batch(1.0, 32)[1]
-    assert EnergyMatching()(Plane(y), x0, sigma, noise, 1.0)["flow"].abs().max() < 1e-20
+    y, noisy = torch.randn(DIM, dtype=torch.float64), batch(1.0, 32)
+    noisy = replace(noisy, x0=noisy.noise[torch.randperm(32)] + y)
+    assert EnergyMatching()(Plane(y), noisy)["flow"].abs().max() < 1e-20
     uncoupled = EquilibriumMatching(truncation=0.0, scale=1.0)
-    assert uncoupled(Plane(y), x0, sigma, noise, 1.0)["equilibrium"].mean() > 0.1
+    assert uncoupled(Plane(y), noisy)["equilibrium"].mean() > 0.1
 
 
 def test_pairs_are_the_cheapest_of_all_permutations() -> None:
-    x0, _, noise = batch(0.7, 5)
+    x0, noise = batch(0.7, 5).x0, batch(0.7, 5).noise
     costs = {p: (x0 - noise[list(p)]).square().sum().item() for p in permutations(range(5))}
     assert tuple(optimal_pairs(x0, noise).tolist()) == min(costs, key=costs.__getitem__)
 

@@ -12,6 +12,7 @@ from energydiff.diffusion import (
     DenoisingScoreMatching,
     DualScoreMatching,
     MonotoneDenoiser,
+    NoisyBatch,
     Penalised,
     RisingFreeEnergy,
 )
@@ -95,11 +96,11 @@ def test_a_few_steps_of_training_reduce_it(penalty: type[Penalty]) -> None:
     objective.prepare(energy)
     objective.double()
     x0, sigma = 0.7 * torch.randn(64, DIM).double(), torch.logspace(-1, 0.5, 64).double()
-    noise = torch.randn_like(x0)
+    batch = NoisyBatch(x0, sigma, torch.randn_like(x0), 0.7)
     optimizer = torch.optim.Adam(energy.parameters(), 1e-3)
     history = []
     for _ in range(30):
-        parts = objective(energy, x0, sigma, noise, 0.7)
+        parts = objective(energy, batch)
         history.append(parts[penalty.name].mean().item())
         optimizer.zero_grad()
         torch.stack(list(parts.values())).sum(0).mean().backward()
@@ -114,12 +115,12 @@ def test_parts_stand_beside_those_of_the_objective() -> None:
     objective = Penalised(dual, [MonotoneDenoiser(), RisingFreeEnergy()])
     objective.prepare(energy)
     x0, sigma = noisy()
-    noise = torch.randn_like(x0)
-    parts = objective(energy, x0, sigma, noise, 0.7)
+    batch = NoisyBatch(x0, sigma, torch.randn_like(x0), 0.7)
+    parts = objective(energy, batch)
     names = ("denoising", "time_score", "monotone_denoiser", "rising_free_energy")
     assert tuple(parts) == objective.parts == names
     assert all(part.shape == (8,) for part in parts.values())
-    for name, value in dual(energy, x0, sigma, noise, 0.7).items():
+    for name, value in dual(energy, batch).items():
         assert_close(parts[name], value)
     assert objective.fixes_gauge
     assert "penalties.0.direction" in objective.state_dict()

@@ -13,7 +13,7 @@ from energydiff.potentials import (
     ScalarNetwork,
     energy_attention,
 )
-from energydiff.potentials.energy_attention import attention_terms
+from energydiff.potentials.energy_attention import attention_terms, attention_value
 from energydiff.potentials.energy_terms import AttentionEnergy
 
 
@@ -123,6 +123,8 @@ def test_one_token_has_nothing_else_to_attend_to() -> None:
     one = torch.zeros(1, 1, 4)
     with pytest.raises(UserError, match="two tokens"):
         attention_terms(one, one, torch.ones(1), self_excluded=True)
+    with torch.no_grad(), pytest.raises(UserError, match="two tokens"):
+        attention_value(one, one, torch.ones(1), self_excluded=True)
 
 
 def test_half_precision_accumulates_in_float32() -> None:

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from energydiff.energies.memory.lagrangians import LayerNorm
 from energydiff.errors import UserError
+from energydiff.potentials.energy_attention import CHUNK
 from energydiff.potentials.energy_block import EnergyTransformerBlock
 from energydiff.potentials.energy_terms import AttentionEnergy, EnergyLayerNorm, MemoryEnergy
 
@@ -80,6 +81,18 @@ def test_a_term_and_its_training_against_autograd(
     double = torch.autograd.grad((expected - target).square().sum(), wrt)
     for one, other in zip(ours, double, strict=True):
         assert relative(one, other) < 2 * PRECISIONS[dtype]
+
+
+@pytest.mark.parametrize("name", [*TERMS, "block"])
+@pytest.mark.parametrize("tokens", [5, CHUNK + 3])
+def test_a_value_alone_is_the_value_beside_the_gradient(name: str, tokens: int) -> None:
+    term = TERMS[name]() if name in TERMS else EnergyTransformerBlock(6, 2, 4, 7)
+    g, e = torch.randn(2, tokens, 6), 0.5 * torch.randn(2, term.size)
+    for condition in (None, e):
+        expected = term.value_and_grad(g, condition)[0]
+        assert torch.equal(term(g, condition), expected)
+        with torch.no_grad():
+            assert torch.equal(term(g, condition), expected)
 
 
 @pytest.mark.parametrize("name", TERMS)

@@ -18,7 +18,7 @@ from energydiff.report import (
     samples_with_traces,
 )
 from energydiff.report.free_energy import certificate_sentence, draw_free_energy
-from energydiff.sampling import Euler, karras_sigmas
+from energydiff.sampling import Euler, Langevin, karras_sigmas
 
 NORMALIZATION = Normalization(0, 255)
 
@@ -72,6 +72,30 @@ def test_a_value_that_is_not_finite_is_marked_at_the_point_before(result):
     trace = with_rises(result.trace, [(2, 1)], height=float("nan"))
     (got,) = marks(trace)
     assert [float(trace.sigma[2]), float(trace.free_energy[2, 1])] in got
+
+
+def test_v_at_constant_noise_is_drawn_against_the_step():
+    """σ would put every point of a chain or a descent on one vertical line."""
+    data = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    trace = Langevin(0.3, updates=5, step_size=0.5)(EmpiricalData(data), seeds=range(4)).trace
+    trace = with_rises(trace, [(3, 2)], height=9.0)
+    axes = Figure().add_subplot()
+    draw_free_energy(axes, trace)
+    curves, rises = axes.collections
+    assert [curve[:, 0].tolist() for curve in curves.get_segments()] == [[0, 1, 2, 3, 4, 5]] * 4
+    assert [4.0, float(trace.free_energy[4, 2])] in rises.get_offsets().tolist()
+    assert axes.get_xlabel() == "step (noise level σ = 0.3)" and axes.get_xscale() == "linear"
+    left, right = axes.get_xlim()
+    assert -0.5 < left < 0 and 5 < right < 5.5
+
+
+def test_v_down_a_grid_is_drawn_against_noise(result):
+    axes = Figure().add_subplot()
+    draw_free_energy(axes, result.trace)
+    (curves,) = axes.collections
+    for curve in curves.get_segments():
+        assert curve[:, 0].tolist() == pytest.approx(result.trace.sigma.tolist())
+    assert axes.get_xlabel() == "noise level σ (falling)" and axes.get_xscale() == "log"
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

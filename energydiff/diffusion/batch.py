@@ -1,0 +1,31 @@
+"""Clean data with the noise that an objective looks at them under."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from energydiff.energies.base import per_sample
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """What an objective is given.
+
+    Attributes:
+        x0: clean data in model coordinates, (B, \\*shape).
+        sigma: noise levels, (B,).
+        noise: ε ~ N(0, I), like x0.
+        sigma_data: σ_d.
+        label: (B,), −1 for unknown; only for a model with classes.
+    """
+
+    x0: Tensor
+    sigma: Tensor
+    noise: Tensor
+    sigma_data: float
+    label: Tensor | None = None
+
+    @property
+    def x(self) -> Tensor:
+        """x0 + σε, like x0."""
+        return self.x0 + per_sample(self.sigma, self.x0) * self.noise
