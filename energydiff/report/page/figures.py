@@ -37,50 +37,41 @@ def colour(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
-def traces(models: Sequence[PageModel]) -> go.Figure | None:
-    """V against σ, one curve per sample; ``None`` where no model has a trace.
+def traces(models: Sequence[PageModel]) -> dict[int, go.Figure]:
+    """V against σ, one curve per sample, by the place of each model that has a trace.
 
     A curve's ``meta`` is the number of its sample. Curves come before the marks of rises, so that
-    curve i is the i-th line that plotly draws.
+    curve i is the i-th line that plotly draws. All figures have the same axes.
     """
-    recorded = [(i, m, m.trace) for i, m in enumerate(models) if m.trace is not None]
-    if not recorded:
-        return None
-    scale = _Scale([trace for _, _, trace in recorded])
-    figure = _figure(460, "noise level σ, falling", "V(x, σ)")
-    for index, model, trace in recorded:
-        sigma, name = trace.sigma.tolist(), html.escape(model.name)
+    recorded = {i: model.trace for i, model in enumerate(models) if model.trace is not None}
+    scale = _Scale(list(recorded.values()))
+    figures = {}
+    for index, trace in recorded.items():
+        figure = _figure(440, "noise level σ, falling", "V(x, σ)")
         for sample, values in enumerate(trace.free_energy.double().T.tolist()):
             figure.add_scatter(
-                x=sigma,
+                x=trace.sigma.tolist(),
                 y=[scale.place(v) for v in values],
                 customdata=[v if math.isfinite(v) else None for v in values],
                 mode="lines+markers",
                 line={"color": colour(index), "width": 1},
                 marker={"size": 3},
-                opacity=0.45,
                 meta=sample,
-                name=name,
-                hovertemplate=f"{name}, sample {sample}<br>σ = %{{x:.3g}}, V = %{{customdata:.4g}}"
+                hovertemplate=f"sample {sample}<br>σ = %{{x:.3g}}, V = %{{customdata:.4g}}"
                 "<extra></extra>",
             )
-    for _, _, trace in recorded:
-        sigma, rose = trace.sigma.tolist(), rising(trace)
-        ends = torch.arange(1, len(sigma))[:, None].expand_as(rose)[rose].tolist()
-        columns = torch.arange(rose.shape[1]).expand_as(rose)[rose].tolist()
+        steps = rising(trace).nonzero().tolist()
         figure.add_scatter(
-            x=[sigma[k] for k in ends],
-            y=[scale.place(_last_finite(trace, k, i)) for k, i in zip(ends, columns, strict=True)],
+            x=[float(trace.sigma[step + 1]) for step, _ in steps],
+            y=[scale.place(_last_finite(trace, step + 1, sample)) for step, sample in steps],
             mode="markers",
-            marker={"color": ALARM, "size": 7, "symbol": "x"},
+            marker={"color": ALARM, "size": 8, "symbol": "x"},
             hoverinfo="skip",
-            name="V rose",
         )
-    sigmas = [s for _, _, trace in recorded for s in trace.sigma.tolist()]
-    ends_of_axis = [math.log10(max(sigmas) * 1.15), math.log10(min(sigmas) / 1.15)]
-    figure.update_xaxes(type="log", dtick=1, range=ends_of_axis)
-    figure.update_yaxes(**scale.axis)
-    return figure
+        figure.update_xaxes(**scale.sigma_axis)
+        figure.update_yaxes(**scale.axis)
+        figures[index] = figure
+    return figures
 
 
 def places(comparison: Comparison, models: Sequence[PageModel]) -> list[int]:
@@ -152,28 +143,42 @@ def training(models: Sequence[PageModel]) -> dict[str, go.Figure]:
 
 
 class _Scale:
-    """A logarithmic axis for V, linear about 0 where a learned V dips below it."""
+    """Logarithmic axes; that of V is linear about 0 where a learned V dips below it."""
 
     def __init__(self, recorded: Sequence[Trace]) -> None:
-        every = torch.cat([trace.free_energy.double().flatten() for trace in recorded])
+        every = torch.cat([t.free_energy.double().flatten() for t in recorded] or [torch.ones(1)])
         every = every[every.isfinite()]
         self.lowest = float(every.min()) if len(every) else 1.0
-        highest = float(every.abs().max()) if len(every) else 1.0
-        self.linear = max(1e-4 * highest, min(abs(self.lowest), highest)) or 1.0
-        self.highest = highest
+        self.highest = float(every.abs().max()) if len(every) else 1.0
+        self.linear = max(1e-4 * self.highest, min(abs(self.lowest), self.highest)) or 1.0
+        self.sigmas = [sigma for trace in recorded for sigma in trace.sigma.tolist()]
+
+    @property
+    def sigma_axis(self) -> dict[str, Any]:
+        ends = [math.log10(max(self.sigmas) * 1.15), math.log10(min(self.sigmas) / 1.15)]
+        return {"type": "log", "dtick": 1, "range": ends}
 
     @property
     def axis(self) -> dict[str, Any]:
         if self.lowest > 0:
-            return {"type": "log", "dtick": 1, "exponentformat": "none", "separatethousands": True}
-        values = [0.0]
-        top = math.ceil(math.log10(max(self.highest, self.linear)))
-        for power in range(math.floor(math.log10(self.linear)), top + 1):
-            values += [10.0**power, -(10.0**power)]
-        low, high = self._bent(1.3 * self.lowest), self._bent(1.6 * self.highest)
-        kept = sorted(v for v in values if low <= self._bent(v) <= high)
-        labels = [f"{v:g}".replace("-", "−") for v in kept]
-        return {"tickvals": [self._bent(v) for v in kept], "ticktext": labels}
+            ends = [math.log10(self.lowest / 1.6), math.log10(self.highest * 1.6)]
+            numbers = {"exponentformat": "none", "separatethousands": True}
+            return {"type": "log", "dtick": 1, "range": ends, **numbers}
+        powers = range(
+            math.ceil(math.log10(2 * self.linear)), 1 + math.ceil(math.log10(self.highest or 1.0))
+        )
+        values = sorted([0.0, *(sign * 10.0**power for power in powers for sign in (1, -1))])
+        low, high = (
+            self._bent(1.3 * self.lowest - 0.1 * self.linear),
+            self._bent(1.6 * self.highest),
+        )
+        kept = [value for value in values if low <= self._bent(value) <= high]
+        labels = [f"{value:,g}".replace("-", "−") for value in kept]
+        return {
+            "range": [low, high],
+            "tickvals": [self._bent(value) for value in kept],
+            "ticktext": labels,
+        }
 
     def place(self, value: float) -> float | None:
         """Where a value of V is drawn; nowhere if it is not finite."""
@@ -186,7 +191,8 @@ class _Scale:
 
 
 def _ticks(values: Sequence[float]) -> dict[str, Any]:
-    """Ticks at 1, 2, 5, 10, … for a logarithmic x axis over these positive values."""
+    """Ticks at 1, 2, 5, 10, … for a logarithmic x axis over these values."""
+    values = [value for value in values if value > 0] or [1.0]
     powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))))
     ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
     ticks.append(10.0**powers.stop)

@@ -7,14 +7,17 @@ for (const [id, figure] of Object.entries(data.figures)) {
 }
 
 // One sample is chosen at a time: in the grids, among the curves of V and in the film strips.
-const traces = document.getElementById("traces-figure");
+const traces = document.querySelectorAll(".traces");
 let chosen = 0;
 
 // By class: restyling through Plotly would look anew for the nearest curve, and never rest.
 function highlight() {
-  document.querySelectorAll("#traces-figure .scatterlayer .trace").forEach((line, i) => {
-    line.toggleAttribute("data-chosen", traces.data[i].meta === chosen);
-  });
+  for (const plot of traces) {
+    plot.querySelectorAll(".scatterlayer .trace").forEach((line, i) => {
+      line.toggleAttribute("data-curve", plot.data[i].meta !== undefined);
+      line.toggleAttribute("data-chosen", plot.data[i].meta === chosen);
+    });
+  }
 }
 
 function choose(sample, point) {
@@ -43,10 +46,10 @@ function follow(event) {
 for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", () => choose(Number(button.dataset.sample), -1));
 }
-if (traces) {
-  traces.on("plotly_hover", follow);
-  traces.on("plotly_click", follow);
-  traces.on("plotly_afterplot", highlight);
+for (const plot of traces) {
+  plot.on("plotly_hover", follow);
+  plot.on("plotly_click", follow);
+  plot.on("plotly_afterplot", highlight);
 }
 highlight();
 

@@ -15,7 +15,7 @@ from energydiff.data import Normalization
 from energydiff.errors import UserError
 
 LARGEST = 64  # pixels of a sample's longer edge on the page
-STRIP_BYTES = 2_000_000  # of all film strips before compression
+STRIP_BYTES = 1_500_000  # of all film strips before compression
 WIDEST = 1400  # pixels of an embedded picture
 
 

@@ -45,8 +45,9 @@ def write_page(
     )
     page = environment.get_template("page.html.jinja")
     curves = figures.training(models)
+    recorded = figures.traces(models)
     drawn = {
-        "traces-figure": figures.traces(models),
+        **{f"traces-figure-{i}": figure for i, figure in recorded.items()},
         "cost-figure": None if comparison is None else figures.cost_curve(comparison, models),
         **{_id(i): figure for i, figure in enumerate(curves.values())},
     }
@@ -62,7 +63,7 @@ def write_page(
         broken=not all(bool(model.samples.isfinite().all()) for model in models),
         models=columns,
         across=math.ceil(math.sqrt(len(models[0].samples))),
-        has_traces="traces-figure" in drawn,
+        traces=[(f"traces-figure-{i}", models[i].name, figures.colour(i)) for i in recorded],
         curves=[(_id(i), title) for i, title in enumerate(curves)],
         has_cost_curve="cost-figure" in drawn,
         pictures=[(name, picture_uri(Path(file))) for name, file in pictures.items()],
@@ -131,7 +132,6 @@ def _text(models: Sequence[PageModel], comparison: Comparison | None) -> dict[st
             + [f"{name} has no energy, so there is nothing to certify." for name in none]
         ),
         "trained": [tables.training(model) for model in models],
-        "energies": [pair for pair, m in zip(coloured, models, strict=True) if m.trace is not None],
         "rose": any(m.certificate.rises for m in models if m.certificate is not None),
         "certificates": [(name, f"It {sentence}") for name, sentence in said]
         + [(name, "It has no energy, so there is nothing to certify.") for name in none],
