@@ -164,14 +164,11 @@ class _Scale:
             ends = [math.log10(self.lowest / 1.6), math.log10(self.highest * 1.6)]
             numbers = {"exponentformat": "none", "separatethousands": True}
             return {"type": "log", "dtick": 1, "range": ends, **numbers}
-        powers = range(
-            math.ceil(math.log10(2 * self.linear)), 1 + math.ceil(math.log10(self.highest or 1.0))
-        )
+        first = math.ceil(math.log10(2 * self.linear))  # lower ones would crowd about 0
+        powers = range(first, 1 + math.ceil(math.log10(self.highest or 1.0)))
         values = sorted([0.0, *(sign * 10.0**power for power in powers for sign in (1, -1))])
-        low, high = (
-            self._bent(1.3 * self.lowest - 0.1 * self.linear),
-            self._bent(1.6 * self.highest),
-        )
+        low = self._bent(1.3 * self.lowest - 0.1 * self.linear)
+        high = self._bent(1.6 * self.highest)
         kept = [value for value in values if low <= self._bent(value) <= high]
         labels = [f"{value:,g}".replace("-", "−") for value in kept]
         return {

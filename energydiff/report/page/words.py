@@ -101,8 +101,11 @@ def certificate(record: Mapping[str, Any]) -> str:
     share = f"V rose at {rises:,} of {steps:,} steps ({number(100 * rises / steps, 2)}{TIED}%)"
     if record["holds"] is None:
         return f"makes no claim: {claim}; {share}."
+    worst = record["worst_rise"]  # None where a file of JSON could not hold what is not finite
+    finite = worst is not None and math.isfinite(worst)
     return (
-        f"fails: {share}, on {record['rising_samples']:,} samples, at worst by"
-        f" {number(record['worst_rise'])} at σ = {number(record['worst_sigma'])}"
+        f"fails: {share}, in {record['rising_samples']:,} of the samples, at worst"
+        f" {f'by {number(worst)}' if finite else 'to a value that is not finite'}"
+        f" at σ = {number(record['worst_sigma'])}"
         f" (sample {record['worst_sample']}, step {record['worst_step']})."
     )

@@ -93,8 +93,11 @@ def test_certificate_that_fails_says_where(exact) -> None:
     ).as_dict()
     words = certificate(record).replace("\N{NO-BREAK SPACE}", " ")
     assert words == (
-        "fails: V rose at 2 of 18 steps (11 %), on 1 samples, at worst by 0.250 at σ = 0.500"
-        " (sample 2, step 4)."
+        "fails: V rose at 2 of 18 steps (11 %), in 1 of the samples, at worst by 0.250 at"
+        " σ = 0.500 (sample 2, step 4)."
+    )
+    assert "at worst to a value that is not finite" in certificate(
+        record | {"worst_rise": math.inf}
     )
 
 
