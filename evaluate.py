@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from energydiff.evaluation.data import EvaluationData
 from energydiff.evaluation.drawing import Drawing, SamplerName
 from energydiff.evaluation.measurement import Measurement, is_model
 from energydiff.files import write_whole
+from energydiff.report.page import page_model, write_page
 from energydiff.report.tables import comparison_table, interval_text, result_table
 from energydiff.training.predict import is_first_rank
 
@@ -131,6 +133,78 @@ def compare(
     return comparison
 
 
+def report(
+    models: list[str],
+    out: Path = Path("report.html"),
+    quality: bool = True,
+    data: EvaluationData | None = None,
+    num_samples: int = 2_000,
+    blocks: int = 5,
+    weights: Path | None = None,
+    sampler: SamplerName = "heun",
+    steps: int = 18,
+    curve: tuple[int, ...] = (6, 12, 18, 36),
+    seed: int = 0,
+    batch_size: int = 64,
+    devices: int = 1,
+    accelerator: str = "auto",
+    store: Path = STORE,
+) -> None:
+    """Write one HTML page about a model, or about two side by side, with their comparison.
+
+    Args:
+        models: One or two, as for compare. Pictures in a run's folder landscape/ are shown too.
+        out: The page; it opens offline.
+        quality: Also compare two models, as the command compare does.
+        data: YAML file of the data to measure against; the run's own data by default.
+        num_samples: n of the comparison.
+        blocks: Disjoint blocks of seeds that n falls into; the interval is taken over them.
+        weights: Local file with the weights of a published extractor.
+        sampler: See docs/sample.md.
+        steps: Steps down Karras' grid, before a final denoising.
+        curve: Steps at which quality is set against cost, on one block.
+        seed: Of the whole set; sample i depends on (seed, i) alone.
+        batch_size: Samples at a time on each device.
+        devices: How many devices share the work.
+        accelerator: As in Lightning: auto, cpu, gpu, mps.
+        store: Folder where features and results are kept; a run that was cut off goes on there.
+    """
+    if len(models) > 2:
+        raise UserError(f"a page shows one model or two, not {len(models)}.")
+    how = Drawing(sampler, steps, seed, batch_size, devices, accelerator)
+    firsts = [Path(side.split(",")[0]) for side in models]
+    pages = []
+    for path in firsts:
+        saved = energydiff.open_model(path)
+        method = how.method(saved.sigma_min, saved.sigma_max)
+        pages.append(page_model(path, sampler=method, seeds=how.seeds(range(16))))
+    comparison = None
+    if quality and len(models) == 2:
+        comparison = compare(
+            *models,
+            data=data,
+            num_samples=num_samples,
+            blocks=blocks,
+            weights=weights,
+            sampler=sampler,
+            steps=steps,
+            curve=curve,
+            seed=seed,
+            batch_size=batch_size,
+            devices=devices,
+            accelerator=accelerator,
+            store=store,
+        )
+    if is_first_rank():
+        pictures = {
+            f"{path.resolve().name}: {file.stem}": file
+            for path in firsts
+            for file in sorted(path.glob("landscape/*.png"))
+        }
+        write_page(pages, comparison, pictures, out)
+        print(f"Written to {out}.")
+
+
 def features_line(measurement: Measurement) -> str:
     """Whose features are compared, to be checked against what others publish."""
     extractor = measurement.extractor
@@ -165,18 +239,19 @@ def main() -> int:
     """0; 2 for a mistake of the user."""
     parser = ArgumentParser(description=__doc__)
     commands = parser.add_subcommands(dest="command")
-    functions = {"fid": fid, "compare": compare}
+    functions = {"fid": fid, "compare": compare, "report": report}
     for name, function in functions.items():
         command = ArgumentParser(description=(function.__doc__ or "").split("\n")[0])
+        default = signature(function).parameters["num_samples"].default
         command.add_argument(
-            "-n", "--num_samples", type=int, default=10_000, help="How many samples."
+            "-n", "--num_samples", type=int, default=default, help="How many samples."
         )
+        by_hand = {"num_samples"}
+        if function is report:
+            command.add_argument("models", type=str, nargs="+", help="One model, or two.")
+            by_hand.add("models")
         command.add_function_arguments(
-            function,
-            fail_untyped=True,
-            as_positional=True,
-            sub_configs=True,
-            skip={"num_samples"},
+            function, fail_untyped=True, as_positional=True, sub_configs=True, skip=by_hand
         )
         commands.add_subcommand(name, command)
     arguments = parser.instantiate(parser.parse_args())

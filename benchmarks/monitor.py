@@ -26,8 +26,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Work, timings
 from energydiff.errors import sentences
+from energydiff.evaluation.measure import Work, timings
 from energydiff.training import EnergyDiffCLI, LyapunovMonitor, monitor
 from energydiff.training.module import DiffusionModule
 

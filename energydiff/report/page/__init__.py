@@ -1,0 +1,7 @@
+"""The page about models: one HTML file that opens offline."""
+
+from energydiff.report.page.model import PageModel, page_model
+from energydiff.report.page.run import read_metrics
+from energydiff.report.page.write import write_page
+
+__all__ = ["PageModel", "page_model", "read_metrics", "write_page"]

@@ -1,0 +1,98 @@
+"""What a run folder or an export says of a training, beside the weights."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from energydiff.errors import UserError
+from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
+
+Series = list[tuple[float, float]]
+
+
+def read_metrics(run: Path) -> dict[str, Series]:
+    """What a run logged: by name, pairs of images seen and value, in the order of images.
+
+    A run that was resumed has a CSV file for each start; where two overlap, the later start counts.
+    Empty where ``run`` holds no metrics, as an export does.
+
+    Raises:
+        UserError: a file cannot be read as metrics, or the run has no configuration beside them.
+    """
+    files = sorted(run.glob("metrics/version_*/metrics.csv"), key=_start)
+    if not files:
+        return {}
+    batch = _batch_size(run / "config.yaml")
+    series: dict[str, dict[float, float]] = {}
+    for file in files:
+        started = {name: points for name, points in _read(file, batch).items() if points}
+        first = min((min(points) for points in started.values()), default=0.0)
+        for points in series.values():
+            for images in [images for images in points if images >= first]:
+                del points[images]
+        for name, points in started.items():
+            series.setdefault(name, {}).update(points)
+    return {name: sorted(points.items()) for name, points in series.items() if points}
+
+
+def read_training(path: Path) -> tuple[int | None, dict[str, str]]:
+    """Images seen, ``None`` where only an export is left, and versions of the packages at work.
+
+    Args:
+        path: a run folder, a checkpoint or an export, one that ``open_model`` has opened.
+    """
+    if (path / "model.yaml").is_file():
+        described = yaml.safe_load((path / "model.yaml").read_text())
+        return None, _versions(described)
+    file = path / LAST_CHECKPOINT if path.is_dir() else path
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    described = checkpoint[CHECKPOINT_KEY]
+    batch = described.get("config", {}).get("data", {}).get("batch_size")
+    steps = checkpoint.get("global_step")
+    return (steps * batch if batch and steps else None), _versions(described)
+
+
+def _versions(described: dict[str, Any]) -> dict[str, str]:
+    return {name: str(version) for name, version in described.get("versions", {}).items()}
+
+
+def _start(file: Path) -> int:
+    number = file.parent.name.removeprefix("version_")
+    return int(number) if number.isdigit() else -1
+
+
+def _batch_size(file: Path) -> int:
+    try:
+        return int(yaml.safe_load(file.read_text())["data"]["batch_size"])
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} does not give data.batch_size, which turns the steps of its metrics into"
+            " images; put back the configuration that the run wrote."
+        ) from error
+
+
+def _read(file: Path, batch: int) -> dict[str, dict[float, float]]:
+    series: dict[str, dict[float, float]] = {}
+    try:
+        with file.open(newline="") as stream:
+            for row in csv.DictReader(stream):
+                step = int(row.pop("step"))
+                row.pop("epoch", None)
+                for name, cell in row.items():
+                    if cell:
+                        images = _images_seen(name, step) * batch
+                        series.setdefault(name, {})[float(images)] = float(cell)
+    except (OSError, LookupError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"{file} cannot be read as metrics of a run ({error}); move it away to do without."
+        ) from error
+    return series
+
+
+def _images_seen(name: str, step: int) -> int:
+    """Steps done when a row was written: Lightning's own rows count them from 0, callbacks' not."""
+    lightning = name.startswith(("train/", "val/", "test/", "lr-")) or name == "images_per_second"
+    return step + 1 if lightning else step

@@ -1,0 +1,165 @@
+"""The page in a real browser, with the network off: no errors, hover, choice and switch work."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from energydiff.report.page import PageModel
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a network."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no Chromium with its chromedriver on the path")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.chrome.service.Service(driver)
+    with webdriver.Chrome(options=options, service=service) as browser:
+        yield browser
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Any:
+    """The page on a desktop, freshly loaded; what it complains of fails the test."""
+    resize(browser, 1280)
+    browser.get(page.as_uri())
+    yield browser
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+def resize(browser: Any, width: int) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def shown(browser: Any) -> dict[str, Any]:
+    """What the page shows of the chosen sample."""
+    return browser.execute_script(
+        """return {
+          text: document.getElementById("chosen").textContent,
+          pressed: [...document.querySelectorAll("[aria-pressed=true]")].map((button) =>
+            button.dataset.sample),
+          strips: [...document.querySelectorAll(".strip")].map((s) =>
+            data.strips.map((all) => all.findIndex((uri) =>
+              s.style.getPropertyValue("--sprite").includes(uri)))),
+          lines: [...document.querySelectorAll(".traces .trace")].flatMap((line, i) =>
+            line.hasAttribute("data-chosen") ? [i] : []),
+          frames: [...document.querySelectorAll(".frame")].flatMap((frame, i) =>
+            frame.classList.contains("now") ? [i] : []),
+          label: document.querySelector(".traces .hovertext")?.textContent,
+        }"""
+    )
+
+
+def test_every_figure_is_drawn(opened: Any, models: list[PageModel]) -> None:
+    drawn = opened.execute_script(
+        """return [...document.querySelectorAll(".plot")].map((plot) =>
+          plot.querySelectorAll(".trace").length)"""
+    )
+    assert models[0].certificate is not None
+    marks = models[0].certificate.rises > 0
+    assert drawn == [5 + marks, 2, 1, 1, 1]
+
+
+def test_nothing_is_asked_of_the_network(opened: Any) -> None:
+    asked = "return performance.getEntriesByType('resource').map(entry => entry.name.slice(0, 5))"
+    assert set(opened.execute_script(asked)) <= {"data:"}
+
+
+def test_pointing_at_a_curve_shows_its_sample_and_its_way(
+    opened: Any, models: list[PageModel]
+) -> None:
+    """The mouse goes to the highest curve, at the fifth point."""
+    assert models[0].trace is not None
+    sample = int(models[0].trace.free_energy[4].argmax())
+    where = opened.execute_script(
+        """const plot = document.getElementById("traces-figure-0");
+        plot.scrollIntoView({ block: "center" });
+        const { xaxis, yaxis, _size } = plot._fullLayout, curve = plot.data[arguments[0]];
+        const box = plot.getBoundingClientRect();
+        return { x: box.left + _size.l + xaxis.d2p(curve.x[4]),
+                 y: box.top + _size.t + yaxis.d2p(curve.y[4]) };""",
+        sample,
+    )
+    for offset in (2, 0):
+        event = {"type": "mouseMoved", "x": where["x"] + offset, "y": where["y"] - offset}
+        opened.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+        time.sleep(0.2)
+    now = shown(opened)
+    assert now["label"].startswith(f"sample {sample}")
+    assert now["text"].startswith(f"Sample {sample}:")
+    assert now["lines"] == [sample]
+    assert now["strips"] == [[sample, -1], [-1, sample]]
+    assert now["frames"] == [4, 19 + 4]
+
+
+def test_choosing_a_sample_of_either_model_picks_its_curve(opened: Any) -> None:
+    for button, sample in ((3, 3), (5 + 2, 2)):
+        opened.execute_script(
+            "document.querySelectorAll('[data-sample]')[arguments[0]].click()", button
+        )
+        now = shown(opened)
+        assert now["pressed"] == [str(sample)] * 2
+        assert now["lines"] == [sample]
+        assert now["strips"] == [[sample, -1], [-1, sample]]
+        assert now["frames"] == []
+
+
+def test_the_choice_outlives_a_change_of_width(opened: Any) -> None:
+    opened.execute_script("document.querySelectorAll('[data-sample]')[4].click()")
+    resize(opened, 700)
+    time.sleep(0.5)
+    assert shown(opened)["lines"] == [4]
+
+
+def test_cost_switches_between_its_three_kinds(opened: Any) -> None:
+    axis = """const plot = document.getElementById("cost-figure");
+        return [plot.data.map((c) => [...c.x]), plot.layout.xaxis.title.text,
+                plot.querySelector(".xtitle").textContent];"""
+    seen = []
+    for kind in ("seconds", "forward_equivalents", "nfe"):
+        opened.execute_script(f"document.querySelector('input[value={kind}]').click()")
+        values, title, drawn = opened.execute_script(axis)
+        assert title == drawn
+        seen.append((title, values[0]))
+    assert seen == [
+        ("seconds per sample", [0.004, 0.008, 0.016]),
+        ("forward passes per sample", pytest.approx([16.24, 32.48, 64.96])),
+        ("evaluations per sample", [8, 16, 32]),
+    ]
+
+
+def test_the_page_is_no_wider_than_the_screen(opened: Any) -> None:
+    opened.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    for width in (1280, 390):
+        resize(opened, width)
+        time.sleep(0.3)
+        page, screen = opened.execute_script(
+            "return [document.documentElement.scrollWidth, innerWidth]"
+        )
+        assert page <= screen == width
+
+
+def test_it_follows_the_colour_scheme(opened: Any) -> None:
+    for scheme, darker in (("light", "text"), ("dark", "paper")):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        light = opened.execute_script(
+            """const sum = (c) => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0);
+            const tick = getComputedStyle(document.querySelector("#cost-figure .xtick text"));
+            const paper = getComputedStyle(document.body).backgroundColor;
+            return { paper: sum(paper), text: sum(tick.fill) };"""
+        )
+        assert min(light, key=light.get) == darker

@@ -1,0 +1,153 @@
+"""What the page says: numbers, verdicts and certificates in words, and a run's metrics."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from energydiff.energies import GaussianMixture
+from energydiff.errors import UserError
+from energydiff.evaluation.comparison import Controls, Floor, Interval
+from energydiff.report.page import read_metrics
+from energydiff.report.page.words import (
+    certificate,
+    failed_controls,
+    fixed,
+    interval,
+    number,
+    numbers,
+)
+from energydiff.sampling import Euler, certify, karras_sigmas
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (8.2431, "8.24"),
+        (-0.8081, "−0.808"),
+        (190_000, "190,000"),
+        (0.000412, "0.000412"),
+        (1.7e-7, "1.7·10⁻⁷"),
+        (3.02e9, "3.0·10⁹"),
+        (9.999, "10.00"),
+        (None, "–"),
+        (math.nan, "not finite"),
+        (-math.inf, "not finite"),
+    ],
+)
+def test_numbers_to_three_digits(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_numbers_of_a_row_share_their_decimals_unless_sizes_differ_too_much() -> None:
+    assert numbers(37.0, 75.11) == ["37.0", "75.1"]
+    assert numbers(9.05, 12.341) == ["9.05", "12.34"]
+    assert numbers(1.7e-7, 0.231) == ["1.7·10⁻⁷", "0.231"]
+    assert numbers(1.5, None) == ["1.50", "–"]
+
+
+def test_zero_has_no_sign() -> None:
+    assert fixed(-0.001, 2) == "0.00"
+
+
+def test_interval_shows_two_digits_of_its_width() -> None:
+    assert interval(Interval(-0.8081, -1.1402, -0.4761)) == ("−0.81", "−1.14 to −0.48")
+    assert interval(Interval(2e-5, -1e-5, 5e-5)) == ("0.000020", "−0.000010 to 0.000050")
+    assert interval(Interval(1.0, -math.inf, math.inf))[1] == "not finite to not finite"
+
+
+def test_controls_that_fail_are_named() -> None:
+    good = Controls(Interval(0, -1, 1), Interval(3, 2, 4), "blur", Floor(10, 1.0, 1.2))
+    assert failed_controls(good) == []
+    bad = replace(good, same=Interval(2, 1, 3), degraded=Interval(0, -1, 1))
+    assert [s.split()[0:2] for s in failed_controls(bad)] == [["A", "differs"], ["The", "known"]]
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """The certificate of an exact energy under Euler's method: 6 steps of 3 samples."""
+    energy = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.1)
+    result = Euler(karras_sigmas(6, 0.02, 10.0))(energy, seeds=range(3))
+    return certify(result.trace)
+
+
+def test_certificate_that_holds(exact) -> None:
+    words = certificate(exact.as_dict())
+    assert words == "holds: V fell at all 18 steps (proved by the construction)."
+
+
+def test_certificate_that_fails_says_where(exact) -> None:
+    record = replace(
+        exact,
+        holds=False,
+        claim="observed",
+        rises=2,
+        rising_samples=1,
+        worst_rise=0.25,
+        worst_sigma=0.5,
+        worst_sample=2,
+        worst_step=4,
+    ).as_dict()
+    words = certificate(record).replace("\N{NO-BREAK SPACE}", " ")
+    assert words == (
+        "fails: V rose at 2 of 18 steps (11 %), in 1 of the samples, at worst by 0.250 at"
+        " σ = 0.500 (sample 2, step 4)."
+    )
+    assert "at worst to a value that is not finite" in certificate(
+        record | {"worst_rise": math.inf}
+    )
+
+
+def test_certificate_of_a_stochastic_sampler_claims_nothing(exact) -> None:
+    record = replace(exact, holds=None, claim="stochastic", rises=9).as_dict()
+    assert certificate(record).startswith("makes no claim: noise was added, which raises V; V rose")
+
+
+def write_run(folder: Path, *starts: str, config: str = "data: {batch_size: 64}\n") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(config)
+    for i, text in enumerate(starts):
+        version = folder / "metrics" / f"version_{i}"
+        version.mkdir(parents=True)
+        (version / "metrics.csv").write_text(text)
+    return folder
+
+
+def test_metrics_in_images(tmp_path: Path) -> None:
+    """Lightning counts the steps of its own rows from 0, the monitor those that are done."""
+    run = write_run(
+        tmp_path / "run",
+        "epoch,lyapunov/descending,step,train/loss,val/loss\n0,,19,0.5,\n0,,99,,0.4\n,1.0,100,,\n",
+    )
+    assert read_metrics(run) == {
+        "train/loss": [(20 * 64, 0.5)],
+        "val/loss": [(100 * 64, 0.4)],
+        "lyapunov/descending": [(100 * 64, 1.0)],
+    }
+
+
+def test_metrics_of_a_resumed_run_are_those_of_the_later_start(tmp_path: Path) -> None:
+    first = "epoch,step,train/loss\n0,0,1.0\n0,1,2.0\n0,2,9.0\n"
+    run = write_run(tmp_path / "run", first, "epoch,step,train/loss\n0,1,3.0\n")
+    assert read_metrics(run) == {"train/loss": [(64, 1.0), (128, 3.0)]}
+
+
+def test_ten_starts_are_read_in_their_order(tmp_path: Path) -> None:
+    starts = [f"epoch,step,train/loss\n0,0,{i}\n" for i in range(11)]
+    assert read_metrics(write_run(tmp_path / "run", *starts)) == {"train/loss": [(64, 10.0)]}
+
+
+def test_a_folder_without_metrics_has_none(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == {}
+
+
+def test_broken_metrics_are_a_sentence(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", "epoch,step,train/loss\n0,1,much\n")
+    with pytest.raises(UserError, match=r"metrics\.csv cannot be read"):
+        read_metrics(run)
+    run = write_run(tmp_path / "b", "epoch,step,train/loss\n0,1,1.0\n", config="data: {}\n")
+    with pytest.raises(UserError, match=r"data\.batch_size"):
+        read_metrics(run)
