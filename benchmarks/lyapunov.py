@@ -36,6 +36,9 @@ from energydiff.evaluation import (
     held_out_losses,
     ode_likelihood,
 )
+from energydiff.evaluation.data import EvaluationData
+from energydiff.evaluation.drawing import Drawing
+from energydiff.evaluation.measurement import Measurement
 from energydiff.progress import progress
 from energydiff.random import HELD_OUT, keyed_normal
 from energydiff.sampling import Euler, GuardedHeun, Heun, certify, karras_sigmas
@@ -62,9 +65,8 @@ class Task:
 
     name: str
     config: str
-    source: str
-    root: Path | None
-    arguments: tuple[str, ...] = ()
+    data: EvaluationData
+    value_range: tuple[float, float] | None = None
 
 
 def main() -> None:
@@ -83,7 +85,8 @@ def main() -> None:
         train_missing(
             {
                 run_folder(options.out, task, objective, seed): [
-                    *("--config", f"configs/{task.config}.yaml", *task.arguments),
+                    *("--config", f"configs/{task.config}.yaml"),
+                    *(("--data.root", str(task.data.root)) if task.data.root else ()),
                     *("--model.objective", f"energydiff.diffusion.{name}"),
                     *("--seed_everything", str(seed)),
                 ]
@@ -106,13 +109,19 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
         options.out.mkdir(parents=True, exist_ok=True)
         np.save(points, mixture_points(torch.Generator().manual_seed(0)).numpy())
     tasks = [
-        Task("2-D mixture", "mixture/energy_mlp", "arrays", points, ("--data.root", str(points))),
-        Task("digits", "digits/energy_transformer", "digits", None),
+        # Points are coordinates as they are.
+        Task(
+            "2-D mixture",
+            "mixture/energy_mlp",
+            EvaluationData("arrays", points, labels=False),
+            (-1.0, 1.0),
+        ),
+        Task("digits, Energy Transformer", "digits/energy_transformer", EvaluationData("digits")),
+        Task("digits, U-Net", "digits/energy_unet", EvaluationData("digits")),
     ]
     if options.fashion:
-        config = "fashion_mnist/energy_transformer"
-        root = ("--data.root", str(options.fashion))
-        tasks.append(Task("Fashion-MNIST", config, "idx", options.fashion, root))
+        data = EvaluationData("idx", options.fashion)
+        tasks.append(Task("Fashion-MNIST", "fashion_mnist/energy_transformer", data))
     return tasks
 
 
@@ -135,10 +144,11 @@ def measure_all(tasks: list[Task], options: argparse.Namespace) -> list[dict[str
     jobs = [(t, s, o) for t in tasks for s in options.seeds for o in OBJECTIVES]
     with progress("Measuring", len(jobs)) as tell:
         for done, (task, seed, objective) in enumerate(jobs, start=1):
-            model = open_model(run_folder(options.out, task, objective, seed))
+            run = run_folder(options.out, task, objective, seed)
+            model = open_model(run)
             energy = model.denoiser
             assert isinstance(energy, EnergyDenoiser)
-            data = open_data(task.source, root=task.root, **_range(task))  # type: ignore[arg-type]
+            data = open_data(task.data.source, root=task.data.root, value_range=task.value_range)
             clean = model.normalization.encode(raw(data.train, 4_096))
             ways = ("dual",)
             if objective == "denoising":
@@ -150,8 +160,10 @@ def measure_all(tasks: list[Task], options: argparse.Namespace) -> list[dict[str
                     anchor_gauge(energy, clean, model.sigma_max)
                 row = {"task": task.name, "seed": seed, "way": way}
                 rows.append(row | measure(model, data.held_out, options))
-                if task.source == "arrays":
+                if task.value_range:
                     rows[-1]["error of E"] = error_of_energy(energy)
+                else:
+                    rows[-1]["Fréchet distance"] = quality(task, run, options.out)
             tell(done)
     return rows
 
@@ -183,6 +195,12 @@ def measure(model: SavedModel, held_out: Source, options: argparse.Namespace) ->
         bits = bits_per_dim(nats, energy.dim, model.normalization)
         row[f"bits/dim by {name}"] = float(bits.mean())
     return row
+
+
+def quality(task: Task, run: Path, store: Path) -> float:
+    """Fréchet distance of 1,000 samples, which the gauge cannot change."""
+    measurement = Measurement.open(task.data, 1_000, 5, Drawing("heun", 18), store)
+    return measurement.measure(run).quality.frechet
 
 
 def likelihoods(model: SavedModel, x0: Tensor) -> dict[str, Tensor]:
@@ -229,11 +247,6 @@ def table(name: str, rows: list[dict[str, Any]]) -> Table:
             cells.append(f"{100 * mean:.3g} %" if share else f"{mean:.4g}")
         result.add_row(quantity, *cells)
     return result
-
-
-def _range(task: Task) -> dict[str, Any]:
-    """Points are coordinates as they are."""
-    return {"value_range": (-1.0, 1.0)} if task.source == "arrays" else {}
 
 
 if __name__ == "__main__":

@@ -62,15 +62,18 @@ class DenoisingScoreMatching(Objective):
 
 @dataclass(frozen=True)
 class DualScoreMatching(Objective):
-    """The denoising loss and w (σ²/(σ²+σ_d²)) (∂E/∂log σ − (d − ‖ε‖²))² / 2d.
+    """The denoising loss and w (σ²/(σ²+σ_d²)) ((∂E/∂log σ − (d − ‖ε‖²)) / d)².
 
-    The factor σ²/(σ²+σ_d²) measures the residual in units of φ: a constant weight costs quality.
+    The residual is taken per dimension, as the denoising loss is: weighed by its variance 2d
+    instead, its noise drowns the denoising gradient of large images and is idle in two dimensions
+    (docs/results/lyapunov.md). The factor σ²/(σ²+σ_d²) measures it in units of φ: a constant weight
+    costs quality.
 
     Args:
         time_weight: w.
     """
 
-    time_weight: float = 0.1
+    time_weight: float = 3.2
     parts = ("denoising", "time_score")
     fixes_gauge = True
 
@@ -102,7 +105,7 @@ class DualScoreMatching(Objective):
         weight = self.time_weight * sigma.square() / (sigma.square() + batch.sigma_data**2)
         return {
             "denoising": _denoising(denoised, batch),
-            "time_score": weight * residual.square() / (2 * energy.dim),
+            "time_score": weight * (residual / energy.dim).square(),
         }
 
 

@@ -95,9 +95,9 @@ def test_the_time_score_of_an_exact_energy_meets_its_target_on_average(sigma: fl
     part = dual_parts(energy, batch)["time_score"]
     weight = 0.5 * sigma**2 / (sigma**2 + STD**2)
     assert part.mean().item() == pytest.approx(
-        weight * residual.square().mean().item() / (2 * DIM), rel=1e-9
+        weight * residual.square().mean().item() / DIM**2, rel=1e-9
     )
-    assert part.mean().item() < 1.05 * weight
+    assert part.mean().item() < 1.05 * weight * 2 / DIM
 
 
 def test_a_wrong_gauge_raises_the_time_score_alone() -> None:

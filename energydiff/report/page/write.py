@@ -113,7 +113,7 @@ def _text(models: Sequence[PageModel], comparison: Comparison | None) -> dict[st
     records = [(m.name, m.certificate.as_dict()) for m in models if m.certificate is not None]
     if comparison is not None:
         records += [
-            (f"{arm.name}, all {comparison.provenance.samples:,} samples", arm.certificate)
+            (f"{arm.name}, {_sampled(arm.certificate, comparison):,} samples", arm.certificate)
             for arm in (comparison.a, comparison.b)
             if arm.certificate is not None
         ]
@@ -138,6 +138,11 @@ def _text(models: Sequence[PageModel], comparison: Comparison | None) -> dict[st
         "costs": figures.COSTS.items(),
     }
     return content | (_compared(comparison, models) if comparison is not None else {})
+
+
+def _sampled(certificate: dict[str, Any], comparison: Comparison) -> int:
+    """How many samples a comparison's certificate is about, each of its steps and a denoising."""
+    return int(certificate["steps"]) // (comparison.provenance.steps + 1)
 
 
 def _compared(comparison: Comparison, models: Sequence[PageModel]) -> dict[str, Any]:
