@@ -49,7 +49,6 @@ for (const button of document.querySelectorAll("[data-sample]")) {
 for (const plot of traces) {
   plot.on("plotly_hover", follow);
   plot.on("plotly_click", follow);
-  plot.on("plotly_afterplot", highlight);
 }
 highlight();
 
