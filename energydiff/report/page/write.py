@@ -56,8 +56,8 @@ def write_page(
     columns = [_column(i, models) for i in range(len(models))] if pictured else []
     text = page.render(
         **_text(models, comparison),
-        style=(HERE / "page.css").read_text(),
-        script=(HERE / "page.js").read_text(),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=(HERE / "page.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
         pictured=pictured,
         broken=not all(bool(model.samples.isfinite().all()) for model in models),
@@ -119,7 +119,7 @@ def _text(models: Sequence[PageModel], comparison: Comparison | None) -> dict[st
     records = [(m.name, m.certificate.as_dict()) for m in models if m.certificate is not None]
     if comparison is not None:
         records += [
-            (f"{arm.name}, all {comparison.provenance.samples:,} samples", arm.certificate)
+            (f"{arm.name}, samples of the comparison", arm.certificate)
             for arm in (comparison.a, comparison.b)
             if arm.certificate is not None
         ]

@@ -15,7 +15,8 @@ from energydiff.report.page import PageModel
 def browser() -> Iterator[Any]:
     """Chromium without a network."""
     webdriver = pytest.importorskip("selenium.webdriver")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    names = "chromium", "chromium-browser", "google-chrome"
+    chromium = next(filter(None, map(shutil.which, names)), None)
     driver = shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("no Chromium with its chromedriver on the path")
