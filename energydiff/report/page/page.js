@@ -10,7 +10,7 @@ for (const [id, figure] of Object.entries(data.figures)) {
 const traces = document.querySelectorAll(".traces");
 let chosen = 0;
 
-// By class: restyling through Plotly would look anew for the nearest curve, and never rest.
+// By attribute: restyling through Plotly would look anew for the nearest curve, and never rest.
 function highlight() {
   for (const plot of traces) {
     plot.querySelectorAll(".scatterlayer .trace").forEach((line, i) => {
@@ -49,7 +49,6 @@ for (const button of document.querySelectorAll("[data-sample]")) {
 for (const plot of traces) {
   plot.on("plotly_hover", follow);
   plot.on("plotly_click", follow);
-  plot.on("plotly_afterplot", highlight);
 }
 highlight();
 

@@ -44,7 +44,7 @@ def training(model: PageModel) -> Table:
     """What was trained, and how."""
     saved = model.model
     described = _described(saved)
-    settings = saved.config.get("model", {})
+    settings, data = saved.config.get("model", {}), saved.config.get("data", {})
     backbone = dict(described.get("backbone", {}))
     network = backbone.pop("class", "")
     sizes = sum(p.numel() for p in saved.denoiser.parameters())
@@ -52,7 +52,7 @@ def training(model: PageModel) -> Table:
     objective = objective.get("class_path") if isinstance(objective, dict) else objective
     versions = ", ".join(f"{name} {version}" for name, version in model.versions.items())
     rows = {
-        "data set": saved.config.get("data", {}).get("source"),
+        "data set": " in ".join(filter(None, (data.get("source"), data.get("root")))),
         "shape": " × ".join(map(str, saved.denoiser.shape)),
         "backbone": network,
         "settings": _settings(backbone),
@@ -60,7 +60,7 @@ def training(model: PageModel) -> Table:
         "parameters": f"{sizes:,}" if sizes else None,
         "images seen": _images(model, settings.get("total_images")),
         "objective": _spaced(objective or "DenoisingScoreMatching") if settings else None,
-        "images per step": saved.config.get("data", {}).get("batch_size"),
+        "images per step": data.get("batch_size"),
         "learning rate": settings.get("learning_rate"),
         "EMA": _average(saved.config.get("ema", {})),
         "noise levels": f"σ = {saved.sigma_min:g} to {saved.sigma_max:g}",

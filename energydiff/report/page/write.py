@@ -57,8 +57,8 @@ def write_page(
     columns = [_column(i, models) for i in range(len(models))] if pictured else []
     text = page.render(
         **_text(models, comparison),
-        style=(HERE / "page.css").read_text(),
-        script=(HERE / "page.js").read_text(),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=(HERE / "page.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
         pictured=pictured,
         broken=not all(bool(model.samples.isfinite().all()) for model in models),

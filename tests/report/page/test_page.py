@@ -163,6 +163,7 @@ def test_nothing_is_fetched(page: Path) -> None:
     assert not re.search(r"https?:|@import", "".join(style))
     policy = next(a["content"] for tag, a in reader.elements if "http-equiv" in a)
     assert policy is not None and policy.startswith("default-src 'none'")
+    assert not re.search(r"\*|http|'self'", policy)
     assert page.stat().st_size < 8_000_000
 
 
@@ -185,6 +186,24 @@ def test_a_page_that_fails_leaves_the_old_one(models: list[PageModel], tmp_path:
     assert out.read_text() == "old"
     write_page(models, None, {}, out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.png", "report.html"]
+
+
+def test_a_full_disk_leaves_the_old_page(
+    models: list[PageModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "report.html"
+    out.write_text("old")
+    write = Path.write_text
+
+    def half(file: Path, text: str, **options: str) -> int:
+        write(file, text[:1000], **options)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="no space"):
+        write_page(models, None, {}, out)
+    assert out.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_models_of_different_shapes_are_refused(models: list[PageModel], tmp_path: Path) -> None:
