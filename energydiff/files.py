@@ -6,11 +6,19 @@ from pathlib import Path
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Writes the file in one step, so that several ranks may do so at once; makes its folder."""
+    """Writes the file in one step, so that several ranks may do so at once; makes its folder.
+
+    Where that fails, what was there before stays and nothing else is left behind.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
-        partial.write(content)
-    Path(partial.name).replace(file)
+        try:
+            partial.write(content)
+            partial.close()
+            Path(partial.name).replace(file)
+        except BaseException:
+            Path(partial.name).unlink(missing_ok=True)
+            raise
 
 
 def digest_file(file: Path) -> str:

@@ -46,9 +46,14 @@ Door = Callable[..., Finished]
 
 
 @pytest.fixture(scope="session")
-def environment() -> dict[str, str]:
-    """For processes: one thread each, and the callbacks of this folder to be had by name."""
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """For processes: one thread each, the callbacks of this folder to be had by name, and a cache
+    of their own."""
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(HERE),
+        "ENERGYDIFF_CACHE": str(tmp_path_factory.mktemp("cache")),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Digits, a classifier of them that trains in a second, and a network that nobody may reach."""
 
 import hashlib
+import shutil
 import socket
 from pathlib import Path
 
@@ -81,13 +82,17 @@ def sha256():
 
 @pytest.fixture
 def measurement(
-    digits_extractor: Extractor, classifier_cache: Path, monkeypatch: pytest.MonkeyPatch
+    digits_extractor: Extractor,
+    classifier_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Measurement:
     """Of digits in the classifier's features: 40 samples in two blocks, three Euler steps."""
     monkeypatch.setattr(classifier, "SHOWN_IMAGES", QUICK)
     data = EvaluationData(small_reference=True)
     how = Drawing("euler", 3, 0, 16, 1, "cpu")
-    return Measurement.open(data, 40, 2, how, classifier_cache)
+    store = shutil.copytree(classifier_cache, tmp_path / "store")  # its classifier is trained
+    return Measurement.open(data, 40, 2, how, store)
 
 
 @pytest.fixture

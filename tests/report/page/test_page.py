@@ -193,13 +193,11 @@ def test_a_full_disk_leaves_the_old_page(
 ) -> None:
     out = tmp_path / "report.html"
     out.write_text("old")
-    write = Path.write_text
 
-    def half(file: Path, text: str, **options: str) -> int:
-        write(file, text[:1000], **options)
+    def full(file: Path, target: Path) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="no space"):
         write_page(models, None, {}, out)
     assert out.read_text() == "old"

@@ -1,0 +1,36 @@
+"""Files that are written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from energydiff.files import digest_file, write_whole
+
+
+def test_a_file_and_its_folder_are_made_and_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "file.bin"
+    for content in (b"first", b"second, longer"):
+        write_whole(file, content)
+        assert file.read_bytes() == content
+    assert [p.name for p in file.parent.iterdir()] == ["file.bin"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file.bin"
+    write_whole(file, b"old")
+
+    def full(partial: Path, target: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        write_whole(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_the_digest_is_sha_256(tmp_path: Path) -> None:
+    write_whole(tmp_path / "abc", b"abc")
+    assert digest_file(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
