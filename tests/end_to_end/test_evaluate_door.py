@@ -73,6 +73,18 @@ def test_compare_prints_a_verdict(evaluate, digits_model) -> None:
     assert [point["steps"] for point in found["a"]["curve"]] == [1, 2]
 
 
+def test_report_writes_one_page_about_two_models(evaluate, digits_model, tmp_path: Path) -> None:
+    a, b, out = digits_model("a"), digits_model("b", "unconstrained"), tmp_path / "report.html"
+    done = evaluate("report", a, b, "--curve", "[2]", "--out", out)
+    assert done.code == 0, done.err
+    page = out.read_text()
+    assert "a against b" in page and "Quality" in page and "It has no energy" in page
+    alone = evaluate("report", a, "--out", out)
+    assert alone.code == 0, alone.err
+    assert "a against b" not in out.read_text()
+    assert "one model or two, not 3" in evaluate("report", a, b, a, "--out", out).sentence
+
+
 def test_earlier_results_compare_unless_they_were_measured_otherwise(
     evaluate, digits_model, door, store: Path
 ) -> None:

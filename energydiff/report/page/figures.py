@@ -26,6 +26,7 @@ COSTS = {
 TRAINING = {  # what is drawn, from the first of these series that a run has
     "Training loss": ("train/denoising", "train/loss"),
     "Held-out loss": ("val/denoising", "val/loss"),
+    "Fréchet distance of samples": ("quality/frechet",),
     "Share of steps on which V fell": ("lyapunov/descending",),
     "Worst rise of V in one step": ("lyapunov/worst_rise",),
 }
