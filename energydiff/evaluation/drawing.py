@@ -45,7 +45,7 @@ class Drawing:
 
     sampler: SamplerName
     steps: int
-    seed: int
+    seed: int = 0
     batch_size: int = 64
     devices: int = 1
     accelerator: str = "auto"

@@ -149,6 +149,7 @@ def test_two_ranks_draw_what_one_draws(
     done = process(
         *("evaluate.py", "fid", model, "--data", "configs/data/digits.yaml", *FEW),
         *("--devices", 2, "--store", copy),
+        timeout=600,
     )
     assert done.code == 0, done.err
     assert done.out.count("Written to") == 1
