@@ -1,8 +1,8 @@
 """Files that later runs rely on: written whole or not at all, and known by their SHA-256."""
 
 import hashlib
-import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -11,14 +11,13 @@ def write_whole(file: Path, content: bytes) -> None:
     Where that fails, what was there before stays and nothing else is left behind.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
-        try:
-            partial.write(content)
-            partial.close()
-            Path(partial.name).replace(file)
-        except BaseException:
-            Path(partial.name).unlink(missing_ok=True)
-            raise
+    partial = file.with_name(f"{uuid4().hex}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def digest_file(file: Path) -> str:

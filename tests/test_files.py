@@ -15,6 +15,13 @@ def test_a_file_and_its_folder_are_made_and_replaced(tmp_path: Path) -> None:
     assert [p.name for p in file.parent.iterdir()] == ["file.bin"]
 
 
+def test_others_may_read_what_they_may_read_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    write_whole(tmp_path / "whole", b"")
+    modes = [(tmp_path / name).stat().st_mode for name in ("plain", "whole")]
+    assert modes[0] == modes[1]
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
