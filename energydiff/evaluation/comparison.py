@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 from energydiff.errors import UserError
 
 Verdict = Literal["better", "worse", "not separable"]
+INCEPTION = "inception-v3-compat"
+PUBLISHED_DIGITS = "6726825d"  # of its weights' SHA-256, in the name of the published file
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Provenance:
     weights: str
     versions: dict[str, str]
 
+    @property
+    def makes_fid(self) -> bool:
+        """Whether the Fréchet distance is the published FID."""
+        return makes_fid(self.extractor, self.extractor_hash)
+
     def require_same(self, other: Self) -> None:
         """``UserError`` naming the first thing in which two results differ."""
         for field in fields(self):
@@ -55,6 +62,11 @@ class Provenance:
                     f"these results cannot be compared: their {field.name} differs"
                     f" ({mine} and {theirs})."
                 )
+
+
+def makes_fid(extractor: str, digest: str) -> bool:
+    """Whether features are Inception's on its published weights: no others make a FID."""
+    return extractor == INCEPTION and digest.startswith(PUBLISHED_DIGITS)
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,7 @@ def test_only_the_published_inception_weights_make_a_fid(inception, monkeypatch)
     assert inception.distance_name == "Fréchet distance (inception-v3-compat, other weights)"
     monkeypatch.setattr(inception, "digest", "6726825d" + 56 * "0")
     assert inception.distance_name == "FID"
+    assert "-6726825d.pth" in PUBLISHED["inception-v3-compat"].url
     monkeypatch.setattr(inception, "name", "vgg16")
     assert inception.distance_name == "Fréchet distance (vgg16)"
 

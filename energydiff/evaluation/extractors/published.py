@@ -20,10 +20,10 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torchvision.models import VGG16_Weights
 
 from energydiff.errors import UserError
+from energydiff.evaluation.comparison import INCEPTION, makes_fid
 from energydiff.evaluation.extractors.base import Extractor, three_channels
 from energydiff.files import digest_file
 
-INCEPTION = "inception-v3-compat"
 DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/{0}/{0}_pretrain.pth"
 DINOV2_CODE = "https://github.com/facebookresearch/dinov2"
 
@@ -84,8 +84,7 @@ class PublishedExtractor(Extractor):
     def distance_name(self) -> str:
         if self.name != INCEPTION:
             return super().distance_name
-        # The published file carries the first digits of its SHA-256 in its name.
-        published = self.digest.startswith(Path(URL_INCEPTION_V3).stem.rsplit("-", 1)[1])
+        published = makes_fid(self.name, self.digest)
         return "FID" if published else f"Fréchet distance ({self.name}, other weights)"
 
 

@@ -76,8 +76,7 @@ def verdict(comparison: Comparison) -> str:
 
 def distance(comparison: Comparison) -> str:
     """What the Fréchet distance may be called: FID only with the published network."""
-    published = comparison.provenance.extractor == "inception-v3-compat"
-    return "FID" if published else "Fréchet distance"
+    return "FID" if comparison.provenance.makes_fid else "Fréchet distance"
 
 
 def failed_controls(controls: Controls) -> list[str]:
