@@ -69,6 +69,8 @@ class Drawing:
 class Quantised(nn.Module):
     """Samples in model coordinates to features of the uint8 images they are shown as.
 
+    Those of a sample that is not finite are NaN: rounding would make an image of it.
+
     Args:
         degraded: also of the same images blurred, beside them.
     """
@@ -81,10 +83,11 @@ class Quantised(nn.Module):
         """(B, C, H, W) to (B, f), or (B, 2f)."""
         images = self.normalization.to_uint8(samples)
         found: Tensor = self.extractor(images)
-        if not self.degraded:
-            return found
-        blurred: Tensor = self.extractor(self.normalization.to_uint8(blur(samples)))
-        return torch.cat([found, blurred], 1)
+        if self.degraded:
+            blurred = self.extractor(self.normalization.to_uint8(blur(samples)))
+            found = torch.cat([found, blurred], 1)
+        finite = samples.isfinite().flatten(1).all(1).to(found.device)
+        return found.masked_fill(~finite[:, None], torch.nan)
 
 
 def blur(images: Tensor) -> Tensor:

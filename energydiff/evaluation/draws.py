@@ -15,6 +15,7 @@ from torch import Tensor
 from energydiff.evaluation.drawing import DEGRADATION, Drawing, Quantised
 from energydiff.evaluation.extractors import Extractor
 from energydiff.evaluation.images import QUANTISATION
+from energydiff.evaluation.reference import versions
 from energydiff.files import write_whole
 from energydiff.saving import SavedModel, describe
 from energydiff.training.predict import SampleRequest, draw_features, is_first_rank
@@ -42,12 +43,14 @@ class Draws:
             "model": self.digest,
             "extractor": self.extractor.name,
             "extractor_hash": self.extractor.digest,
+            "resize": self.extractor.resize,
             "sampler": self.how.sampler,
             "steps": steps,
             "sigmas": [self.model.sigma_min, self.model.sigma_max],
             "seed": self.how.seed,
             "quantisation": QUANTISATION,
             "degraded": DEGRADATION if degraded else None,
+            "versions": versions(),
         }
         text = json.dumps(how, indent=1)
         folder = self.store / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -87,6 +90,8 @@ class Draws:
             content = io.BytesIO()
             np.save(content, found.numpy())
             write_whole(folder / f"{start}-{stop}.npy", content.getvalue())
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()  # or one rank may read what another would draw
         return found
 
 

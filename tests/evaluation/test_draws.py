@@ -8,7 +8,7 @@ import torch
 
 from energydiff.errors import UserError
 from energydiff.evaluation import draws as draws_module
-from energydiff.evaluation.drawing import blur
+from energydiff.evaluation.drawing import Quantised, blur
 from energydiff.evaluation.draws import Draws
 from energydiff.evaluation.measurement import Measurement
 from energydiff.saving import open_model
@@ -64,6 +64,26 @@ def test_what_the_features_depend_on_keeps_them_apart(make, drawn: list[range]) 
         assert not torch.equal(make(**other).features(0, 8), known)
     assert not torch.equal(make("baseline").features(0, 8), known)
     assert len(drawn) == 5
+
+
+def test_features_of_other_versions_are_drawn_anew(
+    make, drawn: list[range], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make().features(0, 8)
+    monkeypatch.setattr(draws_module, "versions", lambda: {"energydiff": "another"})
+    make().features(0, 8)
+    assert drawn == [range(8), range(8)]
+
+
+def test_a_sample_that_is_not_finite_makes_no_image(measurement: Measurement) -> None:
+    samples = torch.zeros(3, 1, 8, 8)
+    samples[1, 0, 0, 0] = torch.nan
+    normalization = measurement.splits.train.normalization
+    for degraded in (False, True):
+        found = Quantised(measurement.extractor, normalization, degraded)(samples)
+        assert found.isfinite().all(1).tolist() == [True, False, True]
+    with pytest.raises(UserError, match="1 of 3 samples have features that are not finite"):
+        measurement.distance(measurement.extractor.features(found))
 
 
 def test_blurred_images_stand_beside_the_plain_ones(make, drawn: list[range]) -> None:
