@@ -70,7 +70,7 @@ def costs(sides: Sequence[Side], how: Drawing) -> list[Cost]:
     """What a sample costs the first model of each side, timed in turn within one run.
 
     The unit of operations is a forward pass of the last side's model: the denoiser of a baseline,
-    E alone of an energy.
+    E alone of an energy; NaN of a model without products of matrices.
     """
     models = [side.first for side in sides]
     evaluations: dict[str, int] = {}
@@ -89,7 +89,11 @@ def costs(sides: Sequence[Side], how: Drawing) -> list[Cost]:
     counts = {name: operations(work) for name, work in works.items()}
     seconds = timings(works, 2, how.device.type)
     return [
-        Cost(evaluations[name], counts[name] / unit, seconds[name].seconds / TIMED)
+        Cost(
+            evaluations[name],
+            counts[name] / unit if unit else math.nan,
+            seconds[name].seconds / TIMED,
+        )
         for name in works
     ]
 

@@ -43,8 +43,13 @@ def compare(
             " the other."
         )
     sides = measurement.side(a), measurement.side(b)
-    provenance, other = (measurement.provenance(side.first) for side in sides)
-    provenance.require_same(other)
+    for side in sides:
+        side.require_distinct()
+    provenance, *others = (
+        measurement.provenance(model) for side in sides for model in side.models
+    )
+    for other in others:
+        provenance.require_same(other)
     n = measurement.blocks
     features = [[draws.features(0, n.samples) for draws in side.draws] for side in sides]
     point_costs = [
@@ -84,13 +89,16 @@ def compare_results(a: Result, b: Result) -> Interval:
 
 
 def matched(cost: Cost, curve: Sequence[CurvePoint]) -> Matched:
-    """B's distance where B costs what A does, by straight lines over the logarithm of the cost."""
+    """B's distance where B costs what A does, by straight lines over the logarithm of the cost.
+
+    Of an empty curve, ``None`` throughout.
+    """
 
     def at(name: str) -> float | None:
         points = sorted((getattr(point.cost, name), point.frechet) for point in curve)
-        x, y = zip(*points, strict=True)
+        x, y = [p[0] for p in points], [p[1] for p in points]
         wanted = getattr(cost, name)
-        if not x[0] <= wanted <= x[-1]:
+        if not points or not x[0] <= wanted <= x[-1]:
             return None
         return float(np.interp(np.log(wanted), np.log(x), y))
 

@@ -148,7 +148,8 @@ class Cost:
 
     Attributes:
         nfe: evaluations of the model.
-        forward_equivalents: operations in units of one forward pass of the unconstrained network.
+        forward_equivalents: operations in units of one forward pass of B's network; NaN where that
+            has none that are counted (a mixture in closed form).
         seconds: on the machine at hand, without recording.
     """
 

@@ -67,6 +67,16 @@ class Side:
         draws = [Draws(model, extractor, how, store) for model in models]
         return cls(list(paths), models, draws)
 
+    def require_distinct(self) -> None:
+        """``UserError`` if a model is given twice: no training seed counts as two."""
+        seen: dict[str, Path] = {}
+        for path, draws in zip(self.paths, self.draws, strict=True):
+            if draws.digest in seen:
+                raise UserError(
+                    f"{seen[draws.digest]} and {path} are one model: give each training seed once."
+                )
+            seen[draws.digest] = path
+
     @property
     def first(self) -> SavedModel:
         """What cost, certificate and likelihood are measured on."""

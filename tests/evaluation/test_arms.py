@@ -1,5 +1,7 @@
 """One side of a comparison: blocks, costs, and what A against B finds on known cases."""
 
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +10,12 @@ import pytest
 import torch
 
 from energydiff.denoisers import build_denoiser
+from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
 from energydiff.evaluation.arms import costs
 from energydiff.evaluation.compare import compare, matched
-from energydiff.evaluation.comparison import Comparison, Cost, CurvePoint
-from energydiff.evaluation.measurement import Blocks, Measurement
+from energydiff.evaluation.comparison import Comparison, Cost, CurvePoint, Matched
+from energydiff.evaluation.measurement import Blocks, Measurement, Side
 from energydiff.potentials import MLP
 from energydiff.saving import SavedModel, open_model, save_model
 
@@ -92,6 +95,35 @@ def test_cost_is_matched_on_the_curve_over_its_logarithm() -> None:
     assert found.nfe == pytest.approx((10 / 4 + 10 / 16) / 2)
     assert found.forward_equivalents == pytest.approx(10 / 4)
     assert found.seconds is None  # beyond the curve
+
+
+def test_without_a_curve_nothing_is_matched() -> None:
+    assert matched(Cost(8, 8.0, 10.0), []) == Matched(None, None, None)
+
+
+def test_a_mixture_in_closed_form_has_no_forward_pass_to_count(measurement: Measurement) -> None:
+    mixture = GaussianMixture(torch.zeros(1, 1, 8, 8), 0.5)
+    saved = SavedModel(mixture, measurement.splits.train.normalization, 0.02, 10.0)
+    (found,) = costs([Side([Path("mixture")], [saved], [])], measurement.how)
+    assert found.nfe == 4 and math.isnan(found.forward_equivalents)
+
+
+def test_a_model_is_no_second_training_seed(
+    measurement: Measurement, exported: dict[str, Path], tmp_path: Path
+) -> None:
+    again = shutil.copytree(exported["energy"], tmp_path / "again")
+    with pytest.raises(UserError, match="energy and .*again are one model"):
+        compare(measurement, [exported["energy"], again], [exported["baseline"]] * 2, steps=())
+
+
+def test_all_training_seeds_are_drawn_alike(
+    measurement: Measurement, exported: dict[str, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    save_model(replace(open_model(exported["baseline"]), sigma_max=20.0), other)
+    models = list(exported.values())
+    with pytest.raises(UserError, match="their sigma_max differs"):
+        compare(measurement, models, [exported["energy"], other], steps=())
 
 
 @pytest.mark.parametrize(("samples", "blocks"), [(10, 3), (10, 1), (4, 4), (0, 2)])
