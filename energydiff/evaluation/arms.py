@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from energydiff.data import Source
 from energydiff.denoisers import EnergyDenoiser
@@ -18,7 +19,7 @@ from energydiff.evaluation.measure import operations, timings
 from energydiff.evaluation.measurement import Measurement, Side
 from energydiff.evaluation.quality import measure_quality
 from energydiff.random import HELD_OUT, keyed_normal
-from energydiff.sampling import certify
+from energydiff.sampling import Trace, certify, join_traces
 from energydiff.saving import SavedModel
 
 CERTIFIED = 256  # trajectories behind a certificate, and samples whose neighbours are sought
@@ -48,9 +49,7 @@ def measure_arm(
     ]
     model, device = side.first, measurement.how.device
     energy = model.denoiser.to(device).energy
-    count = min(CERTIFIED, measurement.blocks.samples)
-    method = measurement.how.method(model.sigma_min, model.sigma_max)
-    result = method(model.denoiser, seeds=measurement.how.seeds(range(count)))
+    samples, trace = _recorded(model, measurement.how, min(CERTIFIED, measurement.blocks.samples))
     return Arm(
         name=side.name,
         runs=[str(path) for path in side.paths],
@@ -60,8 +59,8 @@ def measure_arm(
         cost=cost,
         curve=curve,
         asymmetry=_asymmetry(model, held_out, device),
-        nearest=_nearest(result.samples, train, held_out),
-        certificate=None if result.trace is None else certify(result.trace).as_dict(),
+        nearest=_nearest(samples, train, held_out),
+        certificate=None if trace is None else certify(trace).as_dict(),
         bits_per_dim=_bits(model, held_out, device),
     )
 
@@ -109,6 +108,19 @@ def quality_curve(
     ]
 
 
+def _recorded(model: SavedModel, how: Drawing, count: int) -> tuple[Tensor, Trace | None]:
+    """The first samples (count, \\*shape) on the CPU and their record, drawn batch by batch."""
+    method = how.method(model.sigma_min, model.sigma_max)
+    numbers = range(count)
+    results = [
+        method(model.denoiser, seeds=how.seeds(numbers[i : i + how.batch_size]))
+        for i in range(0, count, how.batch_size)
+    ]
+    traces = [result.trace for result in results if result.trace is not None]
+    samples = torch.cat([result.samples.cpu() for result in results])
+    return samples, join_traces(traces) if traces else None
+
+
 def _mean_quality(qualities: Sequence[Quality]) -> Quality:
     def mean(name: str) -> float:
         return statistics.fmean(getattr(quality, name) for quality in qualities)
@@ -140,13 +152,13 @@ def _asymmetry(model: SavedModel, held_out: Source, device: torch.device) -> flo
 
 def _nearest(samples: Tensor, train: Source, held_out: Source) -> Nearest:
     """To the nearest training image, of samples and of as many held-out images."""
-    images = _clean(train, len(train)).flatten(1)
-
-    def median(queries: Tensor) -> float:
-        found = torch.cat([torch.cdist(q, images).amin(1) for q in queries.flatten(1).split(256)])
-        return float(found.median()) / images.shape[1] ** 0.5
-
-    return Nearest(median(samples.cpu()), median(_clean(held_out, len(samples))))
+    queries = torch.cat([samples, _clean(held_out, len(samples))]).flatten(1)
+    found = torch.full((len(queries),), math.inf)
+    for raw, _ in DataLoader(train, 1024):  # a large training set does not fit into memory
+        images = train.normalization.encode(raw).flatten(1)
+        found = torch.minimum(found, torch.cdist(queries, images).amin(1))
+    found = found / queries.shape[1] ** 0.5
+    return Nearest(*(float(part.median()) for part in found.tensor_split([len(samples)])))
 
 
 def _bits(model: SavedModel, held_out: Source, device: torch.device) -> float | None:

@@ -128,7 +128,7 @@ class Measurement:
             weights=weights,
             cache=store,
         )
-        reference = reference_features(source, extractor, cache=store)
+        reference = reference_features(source, extractor.to(how.device), cache=store)
         return cls(data, splits, extractor, reference, n, how, store)
 
     def side(self, paths: Sequence[Path]) -> Side:
@@ -187,14 +187,16 @@ class Measurement:
             raise UserError(f"{folder} has {len(source):,} images, fewer than -n {n:,}: lower -n.")
         part = source.select(np.arange(n))
         batches = image_batches(part, f"Features of {folder}")
-        return torch.cat([self.extractor(images).cpu() for images, _ in batches])
+        extractor = self.extractor.to(self.how.device)  # after sampling Lightning left it elsewhere
+        return torch.cat([extractor(images).cpu() for images, _ in batches])
 
     def floor(self, features: Tensor) -> Floor:
         """Held-out images beside as many samples, from their features (n, f)."""
         other = self.splits.held_out if self.data.reference == "train" else self.splits.train
         count = min(len(features), len(other))
         part = other.select(np.arange(count))
-        real = reference_features(part, self.extractor, cache=self.store).features
+        extractor = self.extractor.to(self.how.device)
+        real = reference_features(part, extractor, cache=self.store).features
         samples = self.extractor.features(features[:count])
         return Floor(count, self.distance(real), self.distance(samples))
 

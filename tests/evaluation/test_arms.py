@@ -12,7 +12,7 @@ import torch
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
-from energydiff.evaluation.arms import costs
+from energydiff.evaluation.arms import _nearest, _recorded, costs
 from energydiff.evaluation.compare import compare, matched
 from energydiff.evaluation.comparison import Comparison, Cost, CurvePoint, Matched
 from energydiff.evaluation.measurement import Blocks, Measurement, Side
@@ -80,6 +80,27 @@ def test_the_interval_of_several_models_is_over_their_seeds(
     assert np.shape(found.a.block_frechet) == (2, 2)
     with pytest.raises(UserError, match="pairs: 2 models on one side and 1 on the other"):
         compare(measurement, sides[0], sides[1][:1], steps=(3,))
+
+
+def test_an_image_is_its_own_nearest_neighbour(measurement: Measurement) -> None:
+    train, held_out = measurement.splits
+    images = train.normalization.encode(torch.stack([train[i][0] for i in (3, 1_400, 1_498)]))
+    found = _nearest(images, train, held_out)
+    assert found.samples == pytest.approx(0, abs=2e-3) and found.held_out > 0.1
+    moved = _nearest(images + 0.05, train, held_out)
+    assert moved.samples == pytest.approx(0.05, abs=2e-3)
+
+
+def test_what_is_recorded_does_not_depend_on_the_batch(
+    measurement: Measurement, exported: dict[str, Path]
+) -> None:
+    model = open_model(exported["energy"])
+    (one, whole), (two, parts) = (
+        _recorded(model, replace(measurement.how, batch_size=size), 7) for size in (7, 3)
+    )
+    torch.testing.assert_close(one, two)
+    assert whole is not None and parts is not None
+    torch.testing.assert_close(whole.free_energy, parts.free_energy, rtol=1e-4, atol=1e-4)
 
 
 def test_costs_grow_with_the_steps(measurement: Measurement, exported: dict[str, Path]) -> None:
