@@ -1,5 +1,6 @@
 """Watches the quality of the averaged model's samples while it trains."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +24,8 @@ class QualityMonitor(PeriodicCallback):
     where the evaluation begins. Ranks share the samples. Logged under ``quality/``: ``frechet``,
     ``frechet_infinity``, ``kid``, ``precision``, ``recall`` and, of an extractor with classes,
     ``inception_score``. The extractor lives here, not in the module: it is neither averaged nor
-    saved.
+    saved. What is wrong with it or the data is said before the first step. If a sample is not
+    finite, ``quality/frechet`` is NaN and the others are left out.
 
     Add it in a configuration:
 
@@ -56,16 +58,21 @@ class QualityMonitor(PeriodicCallback):
         self.how = Drawing(sampler, steps, seed=0, batch_size=batch_size)
         self._opened: tuple[Extractor, Reference] | None = None
 
-    @torch.no_grad()
-    def observe(self, trainer: pl.Trainer, module: DiffusionModule) -> dict[str, float]:
-        denoiser, device = module.denoiser, module.device
-        if isinstance(denoiser, BlindEnergy):
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        if isinstance(pl_module.denoiser, BlindEnergy):
             raise UserError(
                 "QualityMonitor samples down noise levels, which a noise-blind energy has not:"
                 " leave it out of trainer.callbacks."
             )
-        extractor, reference = self._opened or self._open(trainer, module)
-        extract = Quantised(extractor.to(device), module.normalization, degraded=False)
+        with torch.random.fork_rng(devices=[]):  # data loaders draw from the generator of training
+            self._opened = self._open(trainer, pl_module)
+
+    @torch.no_grad()
+    def observe(self, trainer: pl.Trainer, module: DiffusionModule) -> dict[str, float]:
+        assert self._opened is not None
+        denoiser, (extractor, reference) = module.denoiser, self._opened
+        extract = Quantised(extractor, module.normalization, degraded=False)
         method = self.how.method(module.sigma_min, module.sigma_max)
         was_training = denoiser.training
         denoiser.eval()
@@ -76,10 +83,12 @@ class QualityMonitor(PeriodicCallback):
             found.append(extract(method(denoiser, seeds=seeds, trace=False).samples).cpu())
         denoiser.train(was_training)
         everything = gathered(torch.cat(found), self.samples, trainer)
-        quality = measure_quality(
-            extractor.features(everything), extractor.logits(everything), reference.features
-        )
-        values = {f"quality/{n}": v for n, v in asdict(quality).items() if v is not None}
+        values = {"quality/frechet": math.nan}
+        if bool(everything.isfinite().all()):
+            quality = measure_quality(
+                extractor.features(everything), extractor.logits(everything), reference.features
+            )
+            values = {f"quality/{n}": v for n, v in asdict(quality).items() if v is not None}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
         return values
@@ -90,6 +99,7 @@ class QualityMonitor(PeriodicCallback):
         splits = data.open()
         source = data.reference_of(splits)
         data.require_enough(self.samples, source)
+        opened: tuple[Extractor, Reference] | None = None
         for turn in (True, False):
             if trainer.is_global_zero == turn:
                 extractor = open_extractor(
@@ -97,10 +107,10 @@ class QualityMonitor(PeriodicCallback):
                     train=splits.train,
                     held_out=splits.held_out,
                     weights=self.weights,
-                )
+                ).to(module.device)
                 reference = reference_features(source, extractor)
                 reference.require_shape(tuple(module.denoiser.shape))
-                self._opened = extractor, reference
+                opened = extractor, reference
             trainer.strategy.barrier()
-        assert self._opened is not None
-        return self._opened
+        assert opened is not None
+        return opened

@@ -1,11 +1,13 @@
 """The quality monitor says in training what ``evaluate.py fid`` says afterwards."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
+import torch
 
 from energydiff.diffusion import EquilibriumMatching
 from energydiff.errors import UserError
@@ -67,6 +69,44 @@ def test_the_extractor_is_no_part_of_the_model(
     trainer.fit(module, data)
     assert module.state_dict().keys() == before
     assert "quality" not in str(monitor.state_dict())
+
+
+def test_what_cannot_be_measured_is_refused_before_the_first_step(
+    module: DiffusionModule, data: DiffusionData, make_trainer: Callable[..., pl.Trainer]
+) -> None:
+    monitor = QualityMonitor(samples=10_000, data=EvaluationData())
+    trainer = make_trainer(max_steps=2, callbacks=[monitor])
+    with pytest.raises(UserError, match="fewer than the 10,000 samples"):
+        trainer.fit(module, data)
+    assert trainer.global_step == 0
+
+
+def test_the_monitor_leaves_the_generator_of_training_alone(
+    monitor: QualityMonitor,
+    module: DiffusionModule,
+    data: DiffusionData,
+    make_trainer: Callable[..., pl.Trainer],
+) -> None:
+    trainer = make_trainer(max_steps=2, callbacks=[monitor])
+    trainer.fit(module, data)
+    before = torch.get_rng_state()
+    monitor.on_train_start(trainer, module)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_samples_that_are_not_finite_are_no_images(
+    monitor: QualityMonitor,
+    module: DiffusionModule,
+    data: DiffusionData,
+    make_trainer: Callable[..., pl.Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = make_trainer(max_steps=2, callbacks=[monitor])
+    trainer.fit(module, data)
+    for parameter in module.denoiser.parameters():
+        parameter.data.fill_(torch.nan)
+    (name, value), = monitor.observe(trainer, module).items()
+    assert name == "quality/frechet" and math.isnan(value)
 
 
 def test_a_noise_blind_energy_is_refused(
