@@ -16,8 +16,8 @@ class EvaluationData:
     """A data set, which part of it is the reference, and what looks at it.
 
     Args:
-        source, root, image_size, channels, labels, held_out: as in training (docs/data.md);
-            labels are needed by the classifier's features alone.
+        source, root, image_size, channels, labels, held_out, value_range: as in training
+            (docs/data.md); labels are needed by the classifier's features alone.
         reference: the part that samples are measured against; published FIDs use ``train``.
         extractor: whose features; see docs/evaluate.md. ``classifier`` by default where there are
             labels, else ``inception-v3-compat``.
@@ -30,6 +30,7 @@ class EvaluationData:
     channels: Literal[1, 3] | None = None
     labels: bool = True
     held_out: float = HELD_OUT
+    value_range: tuple[float, float] | None = None
     reference: Literal["train", "held_out"] = "train"
     extractor: str | None = None
     small_reference: bool = False
@@ -43,6 +44,7 @@ class EvaluationData:
             channels=self.channels,
             labels=self.labels,
             held_out=self.held_out,
+            value_range=self.value_range,
         )
 
     def reference_of(self, splits: Splits) -> Source:
@@ -77,8 +79,10 @@ class EvaluationData:
         """
         if "data" not in config:
             raise UserError(f"{path} does not say what data it was trained on: give --data.")
-        names = ("source", "root", "image_size", "channels", "held_out")
+        names = ("source", "root", "image_size", "channels", "held_out", "value_range")
         given = {name: config["data"].get(name) for name in names}
         known = {name: value for name, value in given.items() if value is not None}
         labels = known.get("source", "digits") in _LABELLED
+        if "value_range" in known:  # YAML knows lists only
+            known["value_range"] = tuple(known["value_range"])
         return cls(**known, labels=labels, small_reference=True)
