@@ -115,10 +115,11 @@ def compare(
     how = Drawing(sampler, steps, seed, batch_size, devices, accelerator)
     paths = [[Path(path) for path in side.split(",")] for side in (a, b)]
     for path in (*paths[0], *paths[1]):
-        if path.is_dir() and not is_model(path):
+        if not is_model(path):
             raise UserError(
                 f"{path} holds no model; images of a folder share no noise with a model's samples:"
-                " measure each with fid and compare the two JSON files."
+                " measure two folders with fid (sample.py makes one of a model) and compare the two"
+                " JSON files."
             )
     known = data or data_of(paths[0][0])
     measurement = Measurement.open(known, num_samples, blocks, how, store, weights)
@@ -214,7 +215,9 @@ def features_line(measurement: Measurement) -> str:
 def data_of(path: Path) -> EvaluationData:
     """The data that a model was trained on."""
     if not is_model(path):
-        raise UserError(f"{path} is a folder of images: give --data to measure it against.")
+        raise UserError(
+            f"{path} holds no model; if it holds images, give --data to measure it against."
+        )
     return EvaluationData.of_run(energydiff.open_model(path).config, path)
 
 

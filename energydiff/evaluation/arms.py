@@ -15,6 +15,7 @@ from energydiff.evaluation.asymmetry import jacobian_asymmetry
 from energydiff.evaluation.bits import bits_per_dim
 from energydiff.evaluation.comparison import Arm, Cost, CurvePoint, Nearest, Quality
 from energydiff.evaluation.drawing import Drawing
+from energydiff.evaluation.images import spread
 from energydiff.evaluation.measure import operations, timings
 from energydiff.evaluation.measurement import Measurement, Side
 from energydiff.evaluation.quality import measure_quality
@@ -137,8 +138,9 @@ def _mean_quality(qualities: Sequence[Quality]) -> Quality:
 
 
 def _clean(source: Source, count: int) -> Tensor:
-    """The first images of a source in model coordinates."""
-    raw = [source[i][0] for i in range(min(count, len(source)))]
+    """Images of a source in model coordinates."""
+    part = spread(source, count)
+    raw = [part[i][0] for i in range(len(part))]
     return source.normalization.encode(torch.stack(raw))
 
 

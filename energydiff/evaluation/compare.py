@@ -45,9 +45,7 @@ def compare(
     sides = measurement.side(a), measurement.side(b)
     for side in sides:
         side.require_distinct()
-    provenance, *others = (
-        measurement.provenance(model) for side in sides for model in side.models
-    )
+    provenance, *others = (measurement.provenance(model) for side in sides for model in side.models)
     for other in others:
         provenance.require_same(other)
     n = measurement.blocks

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -35,6 +36,12 @@ def image_batches(
     loader = DataLoader(source, batch_size)
     for raw, labels in with_progress(loader, len(loader), f"{task} (batches)"):
         yield source.normalization.to_uint8(source.normalization.encode(raw)), labels
+
+
+def spread(source: Source, count: int) -> Source:
+    """``count`` images or all, evenly spread: class folders lie one class after another."""
+    count = min(count, len(source))
+    return source.select(np.arange(count) * len(source) // count)
 
 
 def open_images(folder: str | Path, channels: int, image_size: int | None = None) -> Source:

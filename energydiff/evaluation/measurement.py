@@ -16,7 +16,7 @@ from energydiff.evaluation.drawing import Drawing
 from energydiff.evaluation.draws import Draws
 from energydiff.evaluation.extractors import Extractor, open_extractor
 from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
-from energydiff.evaluation.images import QUANTISATION, image_batches, open_images
+from energydiff.evaluation.images import QUANTISATION, image_batches, open_images, spread
 from energydiff.evaluation.quality import measure_quality
 from energydiff.evaluation.reference import Reference, reference_features, versions
 from energydiff.saving import LAST_CHECKPOINT, SavedModel, open_model
@@ -193,8 +193,8 @@ class Measurement:
     def floor(self, features: Tensor) -> Floor:
         """Held-out images beside as many samples, from their features (n, f)."""
         other = self.splits.held_out if self.data.reference == "train" else self.splits.train
-        count = min(len(features), len(other))
-        part = other.select(np.arange(count))
+        part = spread(other, len(features))
+        count = len(part)
         extractor = self.extractor.to(self.how.device)
         real = reference_features(part, extractor, cache=self.store).features
         samples = self.extractor.features(features[:count])
@@ -215,4 +215,8 @@ class Measurement:
 
 def is_model(path: Path) -> bool:
     """Whether there is a model at a path, and not a folder of images."""
-    return path.is_file() or (path / "model.yaml").is_file() or (path / LAST_CHECKPOINT).is_file()
+    return (
+        not path.is_dir()  # whatever is wrong with it, opening it says so
+        or (path / "model.yaml").is_file()
+        or (path / LAST_CHECKPOINT).is_file()
+    )

@@ -126,7 +126,8 @@ def test_mistakes_are_told_in_a_sentence(evaluate, digits_model, tmp_path: Path)
         "two blocks or more": evaluate("fid", model, "-n", 41),
         "there is no extractor 'nothing'": evaluate("fid", model, "--data.extractor", "nothing"),
         "--weights": evaluate("fid", model, "--data.extractor", "inception-v3-compat"),
-        "does not exist": evaluate("fid", tmp_path / "nowhere"),
+        "nowhere does not exist; give a run folder": evaluate("fid", tmp_path / "nowhere"),
+        "nothing does not exist; give a run": evaluate("fid", tmp_path / "nothing", data=()),
         "does not say what data it was trained on": evaluate("fid", model, data=()),
         "share no noise": evaluate("compare", model, tmp_path),
     }

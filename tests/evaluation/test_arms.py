@@ -133,7 +133,7 @@ def test_a_model_is_no_second_training_seed(
     measurement: Measurement, exported: dict[str, Path], tmp_path: Path
 ) -> None:
     again = shutil.copytree(exported["energy"], tmp_path / "again")
-    with pytest.raises(UserError, match="energy and .*again are one model"):
+    with pytest.raises(UserError, match=r"energy and .*again are one model"):
         compare(measurement, [exported["energy"], again], [exported["baseline"]] * 2, steps=())
 
 

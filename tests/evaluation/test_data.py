@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from energydiff.data import Normalization
 from energydiff.errors import UserError
 from energydiff.evaluation.data import EvaluationData
+from energydiff.evaluation.images import spread
 
 
 def test_more_samples_than_reference_images_must_be_said() -> None:
@@ -33,6 +36,25 @@ def test_a_runs_own_data_come_with_their_labels() -> None:
 def test_a_folder_has_no_labels_and_is_seen_by_inception() -> None:
     config = {"data": {"source": "folder", "root": "images", "image_size": 32}}
     assert EvaluationData.of_run(config, Path("a")).extractor_name == "inception-v3-compat"
+
+
+def test_a_runs_values_are_mapped_as_it_mapped_them(tmp_path: Path) -> None:
+    """Samples and reference are rounded to uint8 on one scale."""
+    file = tmp_path / "images.npy"
+    np.save(file, np.linspace(0, 0.5, 20 * 64, dtype=np.float32).reshape(20, 8, 8))
+    config = {"data": {"source": "arrays", "root": str(file), "value_range": [0.0, 1.0]}}
+    train = EvaluationData.of_run(config, Path("runs/a")).open().train
+    assert train.normalization == Normalization(0.0, 1.0)
+
+
+def test_images_are_taken_from_all_classes(tmp_path: Path) -> None:
+    """Files in class folders lie one class after another."""
+    source = EvaluationData().open().train
+    ordered = source.select(np.argsort(source._labels, kind="stable"))
+    part = spread(ordered, 100)
+    assert len(part) == len(set(part.names)) == 100
+    assert len({part[i][1] for i in range(100)}) == 10
+    assert spread(ordered, 10_000).names == ordered.names
 
 
 def test_a_model_without_a_run_needs_to_be_told() -> None:

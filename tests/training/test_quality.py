@@ -105,7 +105,7 @@ def test_samples_that_are_not_finite_are_no_images(
     trainer.fit(module, data)
     for parameter in module.denoiser.parameters():
         parameter.data.fill_(torch.nan)
-    (name, value), = monitor.observe(trainer, module).items()
+    ((name, value),) = monitor.observe(trainer, module).items()
     assert name == "quality/frechet" and math.isnan(value)
 
 
