@@ -17,7 +17,7 @@ from energydiff.evaluation.draws import Draws
 from energydiff.evaluation.extractors import Extractor, open_extractor
 from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
 from energydiff.evaluation.images import QUANTISATION, image_batches, open_images, spread
-from energydiff.evaluation.quality import measure_quality
+from energydiff.evaluation.quality import measure_quality, require_measurable
 from energydiff.evaluation.reference import Reference, reference_features, versions
 from energydiff.saving import LAST_CHECKPOINT, SavedModel, open_model
 
@@ -121,6 +121,7 @@ class Measurement:
         splits = data.open()
         source = data.reference_of(splits)
         data.require_enough(samples, source)
+        require_measurable(samples, len(source))
         extractor = open_extractor(
             data.extractor_name,
             train=splits.train,

@@ -40,12 +40,8 @@ def measure_quality(
 
     Raises UserError for fewer than 20 samples or reference images, or values that are not finite.
     """
+    require_measurable(len(features), len(reference_features))
     metrics = import_extra("torch_fidelity", "fid")
-    if min(len(features), len(reference_features)) < FEWEST:
-        raise UserError(
-            f"quality needs at least {FEWEST} samples and reference images; there are"
-            f" {len(features)} and {len(reference_features)}."
-        )
     features, reference_features = features.double().cpu(), reference_features.double().cpu()
     mean, cov = gaussian_statistics(features)
     reference = gaussian_statistics(reference_features)
@@ -64,6 +60,16 @@ def measure_quality(
         precision=prc[metrics.KEY_METRIC_PRECISION],
         recall=prc[metrics.KEY_METRIC_RECALL],
     )
+
+
+def require_measurable(samples: int, references: int) -> None:
+    """``UserError`` where so few cannot be measured, or the package that measures is missing."""
+    import_extra("torch_fidelity", "fid")
+    if min(samples, references) < FEWEST:
+        raise UserError(
+            f"quality needs at least {FEWEST} samples and reference images; there are"
+            f" {samples} and {references}."
+        )
 
 
 def kernel_distance(features: Tensor, reference_features: Tensor) -> float:

@@ -13,6 +13,7 @@ from energydiff.evaluation import Reference, measure_quality, open_extractor, re
 from energydiff.evaluation.data import EvaluationData
 from energydiff.evaluation.drawing import Drawing, Quantised, SamplerName
 from energydiff.evaluation.extractors import Extractor
+from energydiff.evaluation.quality import require_measurable
 from energydiff.training.module import DiffusionModule
 from energydiff.training.periodic import PeriodicCallback, gathered
 
@@ -99,6 +100,7 @@ class QualityMonitor(PeriodicCallback):
         splits = data.open()
         source = data.reference_of(splits)
         data.require_enough(self.samples, source)
+        require_measurable(self.samples, len(source))
         opened: tuple[Extractor, Reference] | None = None
         for turn in (True, False):
             if trainer.is_global_zero == turn:
