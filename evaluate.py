@@ -207,9 +207,12 @@ def report(
 
 
 def features_line(measurement: Measurement) -> str:
-    """Whose features are compared, to be checked against what others publish."""
-    extractor = measurement.extractor
-    return f"Features of {extractor.name}, SHA-256 {extractor.digest}; resize: {extractor.resize}."
+    """What is compared with what, and in whose features, to be checked against what others use."""
+    extractor, reference = measurement.extractor, measurement.reference
+    return (
+        f"{measurement.blocks.samples:,} samples against {reference.count:,} reference images\n"
+        f"Features of {extractor.name}, SHA-256 {extractor.digest}; resize: {extractor.resize}."
+    )
 
 
 def data_of(path: Path) -> EvaluationData:

@@ -144,8 +144,10 @@ def _clean(source: Source, count: int) -> Tensor:
     return source.normalization.encode(torch.stack(raw))
 
 
-def _asymmetry(model: SavedModel, held_out: Source, device: torch.device) -> float:
-    points = max(1, min(16, ASYMMETRY_NUMBERS // math.prod(model.denoiser.shape)))
+def _asymmetry(model: SavedModel, held_out: Source, device: torch.device) -> float | None:
+    points = min(16, ASYMMETRY_NUMBERS // math.prod(model.denoiser.shape))
+    if not points:  # the whole Jacobian of one image would not fit into memory
+        return None
     clean = _clean(held_out, points)
     noise = keyed_normal(0, range(len(clean)), model.denoiser.shape, HELD_OUT)
     noisy = (clean + ASYMMETRY_SIGMA * noise).to(device)

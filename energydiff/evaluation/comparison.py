@@ -185,7 +185,7 @@ class Arm:
         quality: on all n samples, the mean over runs.
         block_frechet: Fréchet distance of each block of seeds, (runs, blocks).
         cost, curve: of the first run.
-        asymmetry: |J − Jᵀ|/|J + Jᵀ| of the denoiser's Jacobian.
+        asymmetry: |J − Jᵀ|/|J + Jᵀ| of the denoiser's Jacobian; ``None`` of large images.
         nearest: of samples of the first run.
         certificate: :meth:`~energydiff.sampling.Certificate.as_dict` of samples of the first run.
         bits_per_dim: of held-out images by the energy; ``None`` without one.
@@ -198,7 +198,7 @@ class Arm:
     block_frechet: list[list[float]]
     cost: Cost
     curve: list[CurvePoint]
-    asymmetry: float
+    asymmetry: float | None
     nearest: Nearest
     certificate: dict[str, Any] | None
     bits_per_dim: float | None
@@ -219,6 +219,18 @@ class Controls:
     degraded: Interval
     degradation: str
     floor: Floor
+
+    def failures(self) -> list[str]:
+        """What they say against the procedure, a sentence each."""
+        found = []
+        if self.same.verdict != "not separable":
+            found.append("A differs from itself under other seeds: the intervals are too narrow.")
+        if self.degraded.verdict != "worse":
+            found.append(
+                f"The known degradation ({self.degradation}) was not seen: at this n no smaller"
+                " difference can be."
+            )
+        return found
 
 
 @dataclass(frozen=True)

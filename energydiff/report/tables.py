@@ -32,7 +32,7 @@ def comparison_table(comparison: Comparison, distance: str) -> Table:
     table = Table(
         "",
         *(f"{arm.name} ({arm.kind})" for arm in (a, b)),
-        "A − B, 95 %",
+        f"A − B over {comparison.over}, 95 %",
         title=f"{provenance.samples:,} samples, {provenance.sampler}, {provenance.steps} steps",
     )
     differences = {
@@ -59,10 +59,8 @@ def comparison_table(comparison: Comparison, distance: str) -> Table:
             f"A after {controls.degradation} − A", "", "", interval_text(controls.degraded)
         )
         table.add_row(_floor_name(controls.floor), _floor_values(controls.floor), "", "")
-    table.caption = (
-        f"A is {comparison.verdict} at this n (interval over {comparison.over});"
-        f" {provenance.extractor} {provenance.extractor_hash[:12]}"
-    )
+    failures = comparison.controls.failures() if comparison.controls else []
+    table.caption = " ".join([f"A is {comparison.verdict} at this n.", *failures])
     return table
 
 
@@ -88,7 +86,9 @@ def _sides() -> dict[str, Callable[[Arm], str]]:
         "bits/dim by the energy": lambda arm: (
             "–" if arm.bits_per_dim is None else f"{arm.bits_per_dim:.3f}"
         ),
-        "asymmetry of the Jacobian": lambda arm: f"{arm.asymmetry:.1e}",
+        "asymmetry of the Jacobian": lambda arm: (
+            "–" if arm.asymmetry is None else f"{arm.asymmetry:.1e}"
+        ),
         "nearest training image": lambda arm: (
             f"{arm.nearest.samples:.3f} (held-out {arm.nearest.held_out:.3f})"
         ),

@@ -139,21 +139,23 @@ def test_mistakes_are_told_in_a_sentence(evaluate, digits_model, tmp_path: Path)
 def test_two_ranks_draw_what_one_draws(
     process, digits_model, evaluate, tmp_path: Path, store: Path
 ) -> None:
-    """The same samples to rounding, each exactly once."""
-    model = digits_model("a")
-    one = json.loads(written(evaluate("fid", model).out).read_text())
-    copy = tmp_path / "store"
+    """Several sets of samples, the same to rounding, each exactly once."""
+    models = digits_model("a"), digits_model("b", "unconstrained")
+    one = json.loads(written(evaluate("compare", *models, "--curve", "[1]").out).read_text())
+    copy = tmp_path / "store"  # of the classifier and the reference, not of the features
     copy.mkdir()
     for file in store.iterdir():
         if file.is_file():
             (copy / file.name).write_bytes(file.read_bytes())
     done = process(
-        *("evaluate.py", "fid", model, "--data", "configs/data/digits.yaml", *FEW),
-        *("--devices", 2, "--store", copy),
+        *("evaluate.py", "compare", *models, "--data", "configs/data/digits.yaml", *FEW),
+        *("--curve", "[1]", "--devices", 2, "--store", copy),
         timeout=600,
     )
     assert done.code == 0, done.err
     assert done.out.count("Written to") == 1
     two = json.loads(written(done.out).read_text())
     assert two["provenance"] == one["provenance"]
-    assert two["block_frechet"] == pytest.approx(one["block_frechet"], rel=1e-3)
+    for arm in "ab":
+        expected = np.array(one[arm]["block_frechet"])
+        assert two[arm]["block_frechet"] == pytest.approx(expected, rel=1e-3)

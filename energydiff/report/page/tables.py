@@ -202,8 +202,9 @@ def beside(comparison: Comparison) -> Table:
     if a.bits_per_dim is not None or b.bits_per_dim is not None:
         bits = numbers(a.bits_per_dim, b.bits_per_dim)
         rows.append(("bits/dim of held-out images", *bits))
+    if a.asymmetry is not None and b.asymmetry is not None:
+        rows.append(("asymmetry of the denoiser's Jacobian", *numbers(a.asymmetry, b.asymmetry)))
     rows += [
-        ("asymmetry of the denoiser's Jacobian", *numbers(a.asymmetry, b.asymmetry)),
         ("nearest training image, of samples", *numbers(a.nearest.samples, b.nearest.samples)),
         (
             "nearest training image, of held-out images",

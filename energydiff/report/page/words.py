@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from energydiff.evaluation.comparison import Comparison, Controls, Interval
+from energydiff.evaluation.comparison import Comparison, Interval
 
 CLAIMS = {
     "proved": "proved by the construction",
@@ -69,7 +69,7 @@ def verdict(comparison: Comparison) -> str:
             sentence = f"{a} and {b} cannot be told apart by {distance(comparison)} ({basis})"
         case better_or_worse:
             sentence = f"{a} is {better_or_worse} than {b} by {distance(comparison)} ({basis})"
-    if comparison.controls is not None and failed_controls(comparison.controls):
+    if comparison.controls is not None and comparison.controls.failures():
         sentence += ", but a control failed, so do not lean on it"
     return sentence + "."
 
@@ -77,19 +77,6 @@ def verdict(comparison: Comparison) -> str:
 def distance(comparison: Comparison) -> str:
     """What the Fréchet distance may be called: FID only with the published network."""
     return "FID" if comparison.provenance.makes_fid else "Fréchet distance"
-
-
-def failed_controls(controls: Controls) -> list[str]:
-    """What the controls say against the procedure, a sentence each."""
-    failures = []
-    if not controls.same.low <= 0 <= controls.same.high:
-        failures.append("A differs from itself under other seeds: the intervals are too narrow.")
-    if not controls.degraded.low > 0:
-        failures.append(
-            f"The known degradation ({controls.degradation}) was not seen: at this n no smaller"
-            " difference can be."
-        )
-    return failures
 
 
 def certificate(record: Mapping[str, Any]) -> str:

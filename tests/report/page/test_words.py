@@ -13,7 +13,6 @@ from energydiff.evaluation.comparison import Controls, Floor, Interval
 from energydiff.report.page import read_metrics
 from energydiff.report.page.words import (
     certificate,
-    failed_controls,
     fixed,
     interval,
     number,
@@ -61,9 +60,9 @@ def test_interval_shows_two_digits_of_its_width() -> None:
 
 def test_controls_that_fail_are_named() -> None:
     good = Controls(Interval(0, -1, 1), Interval(3, 2, 4), "blur", Floor(10, 1.0, 1.2))
-    assert failed_controls(good) == []
+    assert good.failures() == []
     bad = replace(good, same=Interval(2, 1, 3), degraded=Interval(0, -1, 1))
-    assert [s.split()[0:2] for s in failed_controls(bad)] == [["A", "differs"], ["The", "known"]]
+    assert [s.split()[0:2] for s in bad.failures()] == [["A", "differs"], ["The", "known"]]
 
 
 @pytest.fixture(scope="module")
