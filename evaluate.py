@@ -2,10 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +24,15 @@ from energydiff.report.page import page_model, write_page
 from energydiff.report.tables import comparison_table, interval_text, result_table
 from energydiff.training.predict import is_first_rank
 
-STORE = Path("runs/evaluation")
 
-
-def fid(
-    model: Path,
-    data: EvaluationData | None = None,
-    num_samples: int = 10_000,
-    blocks: int = 5,
-    weights: Path | None = None,
-    sampler: SamplerName = "heun",
-    steps: int = 18,
-    seed: int = 0,
-    batch_size: int = 64,
-    devices: int = 1,
-    accelerator: str = "auto",
-    store: Path = STORE,
-) -> Result:
-    """Fréchet distance (FID on Inception), KID, Inception Score, precision and recall of samples.
+@dataclass(frozen=True)
+class Settings:
+    """How models are measured.
 
     Args:
-        model: A run folder, a checkpoint, an exported model, or a folder of images.
         data: YAML file of the data to measure against; the run's own data by default.
         num_samples: n.
-        blocks: Disjoint blocks of seeds that n falls into.
+        blocks: Disjoint blocks of seeds that n falls into; intervals are taken over them.
         weights: Local file with the weights of a published extractor.
         sampler: See docs/sample.md.
         steps: Steps down Karras' grid, before a final denoising.
@@ -58,61 +42,70 @@ def fid(
         accelerator: As in Lightning: auto, cpu, gpu, mps.
         store: Folder where features and results are kept; a run that was cut off goes on there.
     """
-    how = Drawing(sampler, steps, seed, batch_size, devices, accelerator)
-    known = data or data_of(model)
-    measurement = Measurement.open(known, num_samples, blocks, how, store, weights)
+
+    data: EvaluationData | None = None
+    num_samples: int = 10_000
+    blocks: int = 5
+    weights: Path | None = None
+    sampler: SamplerName = "heun"
+    steps: int = 18
+    seed: int = 0
+    batch_size: int = 64
+    devices: int = 1
+    accelerator: str = "auto"
+    store: Path = Path("runs/evaluation")
+
+    @property
+    def how(self) -> Drawing:
+        """How samples are drawn."""
+        return Drawing(
+            self.sampler, self.steps, self.seed, self.batch_size, self.devices, self.accelerator
+        )
+
+    def measurement(self, path: Path) -> Measurement:
+        """Data, extractor and reference, opened; the data of the model at ``path`` by default."""
+        data = self.data or data_of(path)
+        return Measurement.open(
+            data, self.num_samples, self.blocks, self.how, self.store, self.weights
+        )
+
+
+def fid(model: Path, settings: Settings) -> None:
+    """Fréchet distance (FID on Inception), KID, Inception Score, precision and recall of samples.
+
+    Args:
+        model: A run folder, a checkpoint, an exported model, or a folder of images.
+    """
+    measurement = settings.measurement(model)
     result = measurement.measure(model)
     if is_first_rank():
-        file = write(store, "fid", [model], asdict(result))
+        file = write(settings.store, "fid", [model], asdict(result))
         print(features_line(measurement))
         Console().print(result_table(result, measurement.extractor.distance_name))
         print(f"Written to {file}.")
-    return result
 
 
 def compare(
     a: str,
     b: str,
-    data: EvaluationData | None = None,
-    num_samples: int = 10_000,
-    blocks: int = 5,
-    weights: Path | None = None,
-    sampler: SamplerName = "heun",
-    steps: int = 18,
+    settings: Settings,
     curve: tuple[int, ...] = (6, 12, 18, 36),
     controls: bool = True,
-    seed: int = 0,
-    batch_size: int = 64,
-    devices: int = 1,
-    accelerator: str = "auto",
-    store: Path = STORE,
 ) -> Comparison | None:
     """Compare two models, or two sets of training seeds, at the same noise, with intervals.
 
     Args:
         a: A run folder, checkpoint or export; several training seeds separated by commas; or the
-            JSON file of an earlier ``fid``.
+            JSON file of an earlier fid.
         b: What to compare it with, of the same kind.
-        data: YAML file of the data to measure against; the run's own data by default.
-        num_samples: n.
-        blocks: Disjoint blocks of seeds that n falls into; the interval is taken over them.
-        weights: Local file with the weights of a published extractor.
-        sampler: See docs/sample.md.
-        steps: Steps down Karras' grid, before a final denoising.
         curve: Steps at which quality is set against cost, on one block.
         controls: Also draw A with other seeds, plain and blurred.
-        seed: Of the whole set; sample i depends on (seed, i) alone.
-        batch_size: Samples at a time on each device.
-        devices: How many devices share the work.
-        accelerator: As in Lightning: auto, cpu, gpu, mps.
-        store: Folder where features and results are kept; a run that was cut off goes on there.
     """
     if a.endswith(".json") or b.endswith(".json"):
         first, second = read_result(Path(a)), read_result(Path(b))
         interval = compare_results(first, second)
         print(f"{a} − {b}: {interval_text(interval)}: {interval.verdict}.")
         return None
-    how = Drawing(sampler, steps, seed, batch_size, devices, accelerator)
     paths = [[Path(path) for path in side.split(",")] for side in (a, b)]
     for path in (*paths[0], *paths[1]):
         if not is_model(path):
@@ -121,13 +114,11 @@ def compare(
                 " measure two folders with fid (sample.py makes one of a model) and compare the two"
                 " JSON files."
             )
-    known = data or data_of(paths[0][0])
-    measurement = Measurement.open(known, num_samples, blocks, how, store, weights)
+    measurement = settings.measurement(paths[0][0])
     comparison = compare_models(measurement, *paths, steps=curve, controls=controls)
     if is_first_rank():
-        file = write(
-            store, "compare", [path for side in paths for path in side], comparison.as_dict()
-        )
+        every = [path for side in paths for path in side]
+        file = write(settings.store, "compare", every, comparison.as_dict())
         print(features_line(measurement))
         Console().print(comparison_table(comparison, measurement.extractor.distance_name))
         print(f"Written to {file}.")
@@ -136,20 +127,10 @@ def compare(
 
 def report(
     models: list[str],
+    settings: Settings,
     out: Path = Path("report.html"),
     quality: bool = True,
-    data: EvaluationData | None = None,
-    num_samples: int = 2_000,
-    blocks: int = 5,
-    weights: Path | None = None,
-    sampler: SamplerName = "heun",
-    steps: int = 18,
     curve: tuple[int, ...] = (6, 12, 18, 36),
-    seed: int = 0,
-    batch_size: int = 64,
-    devices: int = 1,
-    accelerator: str = "auto",
-    store: Path = STORE,
 ) -> None:
     """Write one HTML page about a model, or about two side by side, with their comparison.
 
@@ -157,45 +138,19 @@ def report(
         models: One or two, as for compare. Pictures in a run's folder landscape/ are shown too.
         out: The page; it opens offline.
         quality: Also compare two models, as the command compare does.
-        data: YAML file of the data to measure against; the run's own data by default.
-        num_samples: n of the comparison.
-        blocks: Disjoint blocks of seeds that n falls into; the interval is taken over them.
-        weights: Local file with the weights of a published extractor.
-        sampler: See docs/sample.md.
-        steps: Steps down Karras' grid, before a final denoising.
         curve: Steps at which quality is set against cost, on one block.
-        seed: Of the whole set; sample i depends on (seed, i) alone.
-        batch_size: Samples at a time on each device.
-        devices: How many devices share the work.
-        accelerator: As in Lightning: auto, cpu, gpu, mps.
-        store: Folder where features and results are kept; a run that was cut off goes on there.
     """
     if len(models) > 2:
         raise UserError(f"a page shows one model or two, not {len(models)}.")
-    how = Drawing(sampler, steps, seed, batch_size, devices, accelerator)
     firsts = [Path(side.split(",")[0]) for side in models]
     pages = []
     for path in firsts:
         saved = energydiff.open_model(path)
-        method = how.method(saved.sigma_min, saved.sigma_max)
-        pages.append(page_model(path, sampler=method, seeds=how.seeds(range(16))))
+        method = settings.how.method(saved.sigma_min, saved.sigma_max)
+        pages.append(page_model(path, sampler=method, seeds=settings.how.seeds(range(16))))
     comparison = None
     if quality and len(models) == 2:
-        comparison = compare(
-            *models,
-            data=data,
-            num_samples=num_samples,
-            blocks=blocks,
-            weights=weights,
-            sampler=sampler,
-            steps=steps,
-            curve=curve,
-            seed=seed,
-            batch_size=batch_size,
-            devices=devices,
-            accelerator=accelerator,
-            store=store,
-        )
+        comparison = compare(models[0], models[1], settings, curve)
     if is_first_rank():
         pictures = {
             f"{path.resolve().name}: {file.stem}": file
@@ -245,24 +200,28 @@ def main() -> int:
     """0; 2 for a mistake of the user."""
     parser = ArgumentParser(description=__doc__)
     commands = parser.add_subcommands(dest="command")
-    functions = {"fid": fid, "compare": compare, "report": report}
+    functions: dict[str, Callable[..., object]] = {"fid": fid, "compare": compare, "report": report}
     for name, function in functions.items():
         command = ArgumentParser(description=(function.__doc__ or "").split("\n")[0])
-        default = signature(function).parameters["num_samples"].default
+        default = 2_000 if function is report else Settings.num_samples
         command.add_argument(
             "-n", "--num_samples", type=int, default=default, help="How many samples."
         )
-        by_hand = {"num_samples"}
         if function is report:
             command.add_argument("models", type=str, nargs="+", help="One model, or two.")
-            by_hand.add("models")
         command.add_function_arguments(
-            function, fail_untyped=True, as_positional=True, sub_configs=True, skip=by_hand
+            function,
+            fail_untyped=True,
+            as_positional=True,
+            skip={"settings"} | ({"models"} if function is report else set()),
         )
+        command.add_class_arguments(Settings, sub_configs=True, skip={"num_samples"})
         commands.add_subcommand(name, command)
     arguments = parser.instantiate(parser.parse_args())
+    given = arguments[arguments.command].as_dict()
+    settings = Settings(**{field.name: given.pop(field.name) for field in fields(Settings)})
     with sentences():
-        functions[arguments.command](**arguments[arguments.command].as_dict())
+        functions[arguments.command](settings=settings, **given)
     return 0
 
 
