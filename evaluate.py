@@ -89,7 +89,7 @@ def compare(
     a: str,
     b: str,
     settings: Settings,
-    curve: tuple[int, ...] = (6, 12, 18, 36),
+    curve: tuple[int, ...] = (6, 12, 18, 40),
     controls: bool = True,
 ) -> Comparison | None:
     """Compare two models, or two sets of training seeds, at the same noise, with intervals.
@@ -130,7 +130,7 @@ def report(
     settings: Settings,
     out: Path = Path("report.html"),
     quality: bool = True,
-    curve: tuple[int, ...] = (6, 12, 18, 36),
+    curve: tuple[int, ...] = (6, 12, 18, 40),
 ) -> None:
     """Write one HTML page about a model, or about two side by side, with their comparison.
 

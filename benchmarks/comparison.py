@@ -24,7 +24,7 @@ from energydiff.evaluation.drawing import Drawing
 from energydiff.evaluation.measurement import Measurement
 from energydiff.report.tables import comparison_table
 
-CURVE = (6, 12, 18, 36)
+CURVE = (6, 12, 18, 40)
 
 
 @dataclass(frozen=True)
