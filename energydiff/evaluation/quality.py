@@ -30,7 +30,9 @@ def measure_quality(
 ) -> Quality:
     """All measures of samples against a reference.
 
-    The Inception Score is the mean over ten parts of the samples.
+    The Inception Score is the mean over ten parts of the samples. Precision and recall take as many
+    reference images as samples, evenly spread, as published: both depend on the two numbers, and
+    all pairs of a large reference would not fit into memory.
 
     Args:
         features: of the samples, (n, f).
@@ -45,8 +47,10 @@ def measure_quality(
     features, reference_features = features.double().cpu(), reference_features.double().cpu()
     mean, cov = gaussian_statistics(features)
     reference = gaussian_statistics(reference_features)
+    count = min(len(features), len(reference_features))
+    rows = torch.arange(count) * len(reference_features) // count
     prc = metrics.metric_prc.prc_features_to_metric(
-        features, reference_features, save_cpu_ram=True, verbose=False
+        features, reference_features[rows], prc_batch_size=1000, save_cpu_ram=True, verbose=False
     )
     score = None
     if logits is not None:
