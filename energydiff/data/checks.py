@@ -7,7 +7,6 @@ Broken files are not, so that one repaired, or one that a disk failed to deliver
 import json
 import os
 import stat
-import tempfile
 import warnings
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import PIL
 
 from energydiff.data.decode import UnreadableImage, decode_image
+from energydiff.files import write_whole
 from energydiff.progress import with_progress
 
 # What the remembered outcomes depend on besides the files.
@@ -109,10 +109,7 @@ def _recall(cache: Path) -> dict[str, _Entry]:
 def _remember(cache: Path, entries: dict[str, _Entry]) -> None:
     """Writes the cache file whole or not at all."""
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as file:
-            json.dump({"reader": READER, "files": entries}, file)
-        Path(file.name).replace(cache)
+        write_whole(cache, json.dumps({"reader": READER, "files": entries}).encode())
     except OSError as error:
         warnings.warn(
             f"The image check is not remembered, and will be repeated: {error}. "

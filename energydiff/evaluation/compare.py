@@ -50,13 +50,12 @@ def compare(
         provenance.require_same(other)
     n = measurement.blocks
     features = [[draws.features(0, n.samples) for draws in side.draws] for side in sides]
-    point_costs = [
-        costs(sides, replace(measurement.how, steps=k)) for k in (measurement.how.steps, *steps)
-    ]
+    own = measurement.how.steps
+    measured = {k: costs(sides, replace(measurement.how, steps=k)) for k in {own, *steps}}
     arms = []
     for i, side in enumerate(sides):
-        curve = quality_curve(side, steps, [c[i] for c in point_costs[1:]], measurement)
-        arms.append(measure_arm(side, features[i], measurement, point_costs[0][i], curve))
+        curve = quality_curve(side, steps, [measured[k][i] for k in steps], measurement)
+        arms.append(measure_arm(side, features[i], measurement, measured[own][i], curve))
     pure = [[measurement.extractor.features(f) for f in found] for found in features]
     differences = np.subtract(arms[0].block_frechet, arms[1].block_frechet)
     several = len(a) > 1
