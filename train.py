@@ -1,9 +1,8 @@
-"""Train a model: ``python train.py fit --config configs/digits/energy_unet.yaml``."""
+"""Train a model: ``python train.py fit --config …``, the same as ``energydiff fit --config …``."""
 
-import energydiff  # noqa: F401  (first: it makes lightning importable beside a CPU torch)
-from energydiff.errors import sentences
-from energydiff.training import EnergyDiffCLI
+import sys
+
+from energydiff.cli import main
 
 if __name__ == "__main__":
-    with sentences():
-        EnergyDiffCLI()
+    sys.exit(main())

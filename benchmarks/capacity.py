@@ -20,11 +20,16 @@ from rich.table import Table
 from scipy.special import erfcinv
 from torch import Tensor
 
-from energydiff.energies.memory import BinaryHopfield, ContinuousHopfield, Memory, PolynomialMemory
 from energydiff.errors import UserError, sentences
+from energydiff.memory import (
+    BinaryHopfield,
+    ContinuousHopfield,
+    Corruption,
+    Memory,
+    PolynomialMemory,
+)
 from energydiff.progress import with_progress
 from energydiff.report import recall_plot
-from energydiff.sampling import Corruption
 
 SHOWN = 50  # most patterns shown of one set; then new ones are drawn and stored
 

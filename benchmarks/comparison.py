@@ -3,8 +3,8 @@
     python -m benchmarks.comparison [--seeds 0 1 2] [--fashion path/to/fashion-mnist] [-n 2000]
 
 Trains every configuration with every seed on the same images and noise; what is trained already is
-kept. Then compares each energy with the baseline of its backbone as ``evaluate.py compare`` does,
-with the interval taken over training seeds, and prints the tables.
+kept. Then compares each energy with the baseline of its backbone as ``energydiff evaluate
+compare`` does, with the interval taken over training seeds, and prints the tables.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.runs import train_missing
 from energydiff.errors import sentences
-from energydiff.evaluation.compare import compare
+from energydiff.evaluation.comparing import compare
 from energydiff.evaluation.data import EvaluationData
 from energydiff.evaluation.drawing import Drawing
 from energydiff.evaluation.measurement import Measurement

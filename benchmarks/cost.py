@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from energydiff.denoisers import build_denoiser
 from energydiff.energies.base import Denoiser
-from energydiff.evaluation.measure import Timing, Work, operations, peak_bytes, timings
+from energydiff.evaluation.cost import Timing, Work, operations, peak_bytes, timings
 from energydiff.potentials import MLP, Backbone, Transformer, UNet
 from energydiff.sampling import Euler, Heun, certify, karras_sigmas
 

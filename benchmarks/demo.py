@@ -22,15 +22,9 @@ from torch import Tensor
 
 from energydiff.data import Source, open_data
 from energydiff.errors import UserError, sentences
-from energydiff.evaluation import (
-    features,
-    frechet_distance,
-    gaussian_statistics,
-    held_out_loss,
-    jacobian_asymmetry,
-    train_classifier,
-)
-from energydiff.evaluation.measure import operations
+from energydiff.evaluation import features, frechet_distance, gaussian_statistics, train_classifier
+from energydiff.evaluation.cost import operations
+from energydiff.landscape import held_out_loss, jacobian_asymmetry
 from energydiff.random import HELD_OUT, PROBE, keyed_normal
 from energydiff.report import comparison_grid, free_energy_plot, samples_with_traces
 from energydiff.sampling import Heun, SampleResult, certify, karras_sigmas
@@ -112,7 +106,7 @@ def train_both(out: Path, total_images: int | None) -> None:
     jobs = {}
     for arm in ARMS:
         command = [
-            *(sys.executable, "train.py", "fit"),
+            *(sys.executable, "-m", "energydiff", "fit"),
             *("--config", str(CONFIGS / f"{arm}_unet.yaml")),
             *("--trainer.default_root_dir", str(out / arm)),
         ]

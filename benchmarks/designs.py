@@ -2,7 +2,7 @@
 
     python -m benchmarks.designs --root path/to/fashion-mnist [--seeds 0 1 2] [--out runs/designs]
 
-Trains every design with every seed through ``train.py`` on the same images and noise (what is
+Trains every design with every seed through ``energydiff fit`` on the same images and noise (what is
 trained already is kept), then prints held-out loss beside the processor time of a training
 step and of a denoiser call, in units of one plain block, measured in turn within one run.
 """
@@ -29,8 +29,8 @@ from energydiff.data import open_data
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser
 from energydiff.errors import sentences
-from energydiff.evaluation import held_out_losses
-from energydiff.evaluation.measure import timings
+from energydiff.evaluation.cost import timings
+from energydiff.landscape import held_out_losses
 from energydiff.saving import open_model
 
 CONFIG = Path("configs/fashion_mnist/energy_transformer.yaml")

@@ -18,7 +18,7 @@ from torch import Tensor
 from energydiff.data import open_data
 from energydiff.denoisers import EnergyDenoiser, UnconstrainedDenoiser
 from energydiff.errors import UserError, sentences
-from energydiff.evaluation import (
+from energydiff.landscape import (
     bits_per_dim,
     denoising_bound,
     gaussian_prior,

@@ -29,16 +29,16 @@ from energydiff.denoisers import EnergyDenoiser
 from energydiff.diffusion import anchor_gauge, calibrate_gauge
 from energydiff.energies import GaussianMixture
 from energydiff.errors import sentences
-from energydiff.evaluation import (
+from energydiff.evaluation.data import EvaluationData
+from energydiff.evaluation.drawing import Drawing
+from energydiff.evaluation.measurement import Measurement
+from energydiff.landscape import (
     bits_per_dim,
     denoising_bound,
     gaussian_prior,
     held_out_losses,
     ode_likelihood,
 )
-from energydiff.evaluation.data import EvaluationData
-from energydiff.evaluation.drawing import Drawing
-from energydiff.evaluation.measurement import Measurement
 from energydiff.progress import progress
 from energydiff.random import HELD_OUT, keyed_normal
 from energydiff.sampling import Euler, GuardedHeun, Heun, certify, karras_sigmas

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from energydiff.errors import sentences
-from energydiff.evaluation.measure import Work, timings
+from energydiff.evaluation.cost import Work, timings
 from energydiff.training import EnergyDiffCLI, LyapunovMonitor, monitor
 from energydiff.training.module import DiffusionModule
 

@@ -20,21 +20,21 @@ from torch import Tensor
 import energydiff
 from energydiff.data import Source, open_data
 from energydiff.energies import Energy
-from energydiff.energies.memory import LogSumExpMemory
 from energydiff.errors import UserError, sentences
-from energydiff.report import retrieval_rows
-from energydiff.sampling import (
+from energydiff.memory import (
     BitFlips,
     Blur,
     Corrupted,
     Corruption,
     GaussianNoise,
+    LogSumExpMemory,
     Masking,
     Occlusion,
     Retrieval,
-    geometric_sigmas,
     retrieve,
 )
+from energydiff.report import retrieval_rows
+from energydiff.sampling import geometric_sigmas
 
 BITS = {
     "Gaussian noise, std 1": GaussianNoise(1.0),

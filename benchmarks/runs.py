@@ -1,4 +1,4 @@
-"""Trainings by ``train.py``, several at a time; what is trained already is kept."""
+"""Trainings by ``energydiff fit``, several at a time; what is trained already is kept."""
 
 import os
 import subprocess
@@ -12,11 +12,11 @@ from energydiff.progress import progress
 
 
 def train_missing(runs: Mapping[Path, Sequence[str]], jobs: int) -> None:
-    """Train every run folder that has no export yet, with these arguments of ``train.py fit``."""
+    """Train every run folder that has no export yet, with these arguments of ``energydiff fit``."""
 
     def train(run: Path) -> None:
         run.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "train.py", "fit", *runs[run]]
+        command = [sys.executable, "-m", "energydiff", "fit", *runs[run]]
         command += ["--trainer.default_root_dir", str(run)]
         log = run.with_name(run.name + ".log")
         with log.open("a") as stream:

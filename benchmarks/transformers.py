@@ -24,7 +24,7 @@ from benchmarks.demo import DigitFeatures, measured, timed_samples
 from benchmarks.runs import train_missing
 from energydiff.data import open_data
 from energydiff.errors import sentences
-from energydiff.evaluation.measure import timings
+from energydiff.evaluation.cost import timings
 from energydiff.saving import open_model
 
 SAMPLES = 1_000

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 class UserError(Exception):
     """Something the user gave is wrong; the message names it and says what to do.
 
-    ``train.py``, ``sample.py`` and the other front doors print the message without a traceback
-    and exit with code 2. Library code raises it wherever a file, field or value is at fault.
+    The command prints the message without a traceback and exits with code 2. Library code raises
+    it wherever a file, field or value is at fault.
     """
 
 

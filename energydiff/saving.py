@@ -29,7 +29,9 @@ from energydiff.denoisers import (
     build_denoiser,
 )
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
-from energydiff.energies.memory import (
+from energydiff.errors import UserError
+from energydiff.files import write_whole
+from energydiff.memory import (
     BinaryHopfield,
     ContinuousHopfield,
     EpanechnikovMemory,
@@ -38,8 +40,6 @@ from energydiff.energies.memory import (
     Memory,
     PolynomialMemory,
 )
-from energydiff.errors import UserError
-from energydiff.files import write_whole
 from energydiff.potentials import (
     MLP,
     EnergyTransformer,

@@ -1,8 +1,9 @@
-"""Energies: the base class and its differentiation gate, the closed forms, and compositions."""
+"""Energies: the base class and its gate, closed forms, compositions, inverse problems."""
 
 from energydiff.energies.base import Denoiser, Energy
 from energydiff.energies.composition import Guidance, Mixture, Negation, Sum, Temperature
 from energydiff.energies.empirical import EmpiricalData
+from energydiff.energies.inverse import LinearInverse
 from energydiff.energies.mixture import GaussianMixture
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Energy",
     "GaussianMixture",
     "Guidance",
+    "LinearInverse",
     "Mixture",
     "Negation",
     "Sum",

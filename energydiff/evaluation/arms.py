@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader
 
 from energydiff.data import Source
 from energydiff.denoisers import EnergyDenoiser
-from energydiff.evaluation.asymmetry import jacobian_asymmetry
-from energydiff.evaluation.bits import bits_per_dim
-from energydiff.evaluation.comparison import Arm, Cost, CurvePoint, Nearest, Quality
+from energydiff.evaluation.cost import operations, timings
 from energydiff.evaluation.drawing import Drawing
 from energydiff.evaluation.images import spread
-from energydiff.evaluation.measure import operations, timings
 from energydiff.evaluation.measurement import Measurement, Side
 from energydiff.evaluation.quality import measure_quality
+from energydiff.evaluation.records import Arm, Cost, CurvePoint, Nearest, Quality
+from energydiff.landscape.asymmetry import jacobian_asymmetry
+from energydiff.landscape.bits import bits_per_dim
 from energydiff.random import HELD_OUT, keyed_normal
 from energydiff.sampling import Trace, certify, join_traces
 from energydiff.saving import SavedModel

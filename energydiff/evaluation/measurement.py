@@ -10,14 +10,14 @@ from torch import Tensor
 
 from energydiff.data import Splits
 from energydiff.errors import UserError
-from energydiff.evaluation.comparison import Floor, Provenance, Result
 from energydiff.evaluation.data import EvaluationData
 from energydiff.evaluation.drawing import Drawing
-from energydiff.evaluation.draws import Draws
 from energydiff.evaluation.extractors import Extractor, open_extractor
+from energydiff.evaluation.features import Draws
 from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
 from energydiff.evaluation.images import QUANTISATION, image_batches, open_images, spread
 from energydiff.evaluation.quality import measure_quality, require_measurable
+from energydiff.evaluation.records import Floor, Provenance, Result
 from energydiff.evaluation.reference import Reference, reference_features, versions
 from energydiff.saving import LAST_CHECKPOINT, SavedModel, open_model
 

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.evaluation.comparison import Interval
+from energydiff.evaluation.records import Interval
 
 LEVEL = 0.95
 

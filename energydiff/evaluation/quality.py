@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.evaluation.comparison import Quality
 from energydiff.evaluation.extras import import_extra
 from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
+from energydiff.evaluation.records import Quality
 from energydiff.random import PROBE, keyed_generator
 
 FEWEST = 20

@@ -2,7 +2,6 @@
 
 from energydiff.potentials.backbone import Backbone, Network, ScalarNetwork
 from energydiff.potentials.blind import Coercive, NegativeInnerProduct, SquaredNorm
-from energydiff.potentials.completion import MaskedCompletion
 from energydiff.potentials.energy_block import EnergyTransformerBlock
 from energydiff.potentials.energy_transformer import EnergyTransformer
 from energydiff.potentials.input_convex import ConvexDenoiser, InputConvex
@@ -22,7 +21,6 @@ __all__ = [
     "EnergyTransformerBlock",
     "InnerProduct",
     "InputConvex",
-    "MaskedCompletion",
     "NegativeInnerProduct",
     "Network",
     "Potential",

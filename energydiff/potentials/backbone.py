@@ -1,44 +1,25 @@
 """What every network of u, c and a label has in common: its config and its conditioning."""
 
-import functools
-import inspect
 import math
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from energydiff.errors import UserError
+from energydiff.registry import Configured
 
 
-class Network(nn.Module, ABC):
+class Network(Configured, nn.Module, ABC):
     """A network of unit-variance samples u of one fixed shape, twice differentiable in u.
 
     Attributes:
-        config: the constructor's arguments, defaults filled in: all that a saved model needs to
-            build the network again.
+        shape: of one sample, (C, H, W) or (d,). ``num_classes``: class labels, 0 for none.
+        config: the constructor's arguments, with which a saved model builds the network again.
     """
 
     shape: tuple[int, ...]
     num_classes: int
-    config: dict[str, Any]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__init__" not in vars(cls):
-            return
-        init = cls.__init__
-        signature = inspect.signature(init)
-
-        @functools.wraps(init)
-        def recording_init(self: "Network", *args: Any, **kwargs: Any) -> None:
-            init(self, *args, **kwargs)
-            bound = signature.bind(self, *args, **kwargs)
-            bound.apply_defaults()
-            self.config = dict(list(bound.arguments.items())[1:])
-
-        cls.__init__ = recording_init  # type: ignore[assignment,method-assign]
 
 
 class Backbone(Network):

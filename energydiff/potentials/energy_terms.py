@@ -15,8 +15,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from energydiff.energies.memory.lagrangians import Lagrangian
 from energydiff.errors import UserError
+from energydiff.memory.lagrangians import Lagrangian
 from energydiff.potentials.energy_attention import attention_terms, attention_value
 
 Weights = Literal["unit", "learned"]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from rich.table import Table
 
-from energydiff.evaluation.comparison import Arm, Comparison, Floor, Interval, Quality, Result
+from energydiff.evaluation.records import Arm, Comparison, Floor, Interval, Quality, Result
 
 
 def interval_text(interval: Interval) -> str:

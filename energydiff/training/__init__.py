@@ -1,6 +1,5 @@
-"""Training: the LightningModule, its data, its callbacks and its command line."""
+"""Training: the LightningModule, its data and its callbacks."""
 
-from energydiff.training.cli import EnergyDiffCLI
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
 from energydiff.training.module import DiffusionModule
@@ -11,7 +10,6 @@ __all__ = [
     "EMA",
     "DiffusionData",
     "DiffusionModule",
-    "EnergyDiffCLI",
     "LyapunovMonitor",
     "QualityMonitor",
 ]

@@ -14,16 +14,9 @@ from energydiff.data import image_grid
 from energydiff.denoisers import STEP_SIZE, BlindEnergy, EnergyDenoiser
 from energydiff.diffusion import calibrate_gauge
 from energydiff.energies import Energy
-from energydiff.evaluation import heat_residual
+from energydiff.landscape import curvature, heat_residual
 from energydiff.random import PROBE, keyed_normal
-from energydiff.sampling import (
-    Armijo,
-    Euler,
-    Sampler,
-    SampleResult,
-    curvature,
-    karras_sigmas,
-)
+from energydiff.sampling import Armijo, Euler, Sampler, SampleResult, karras_sigmas
 from energydiff.sampling.certificate import rises, rounding_tolerance
 from energydiff.training.data import DiffusionData
 from energydiff.training.finish import choose_resting_norm

@@ -19,7 +19,7 @@ from energydiff.training.periodic import PeriodicCallback, gathered
 
 
 class QualityMonitor(PeriodicCallback):
-    """Every n images: what ``evaluate.py fid`` would say of the averaged model.
+    """Every n images: what ``energydiff evaluate fid`` would say of the averaged model.
 
     The same samples (numbers 0 to n − 1 of seed 0), features and reference, so that the curve ends
     where the evaluation begins. Ranks share the samples. Logged under ``quality/``: ``frechet``,

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.capacity import capacity, main, theoretical_load
-from energydiff.energies.memory import BinaryHopfield, LogSumExpMemory, PolynomialMemory
 from energydiff.errors import UserError
-from energydiff.sampling import BitFlips, Masking
+from energydiff.memory import BinaryHopfield, BitFlips, LogSumExpMemory, Masking, PolynomialMemory
 
 CONFIG = str(Path(__file__).parents[2] / "configs/memory/capacity.yaml")
 

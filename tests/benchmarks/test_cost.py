@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.cost import main
-from energydiff.evaluation.measure import operations, peak_bytes
+from energydiff.evaluation.cost import operations, peak_bytes
 
 
 def test_quick_run_writes_rows_and_targets(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

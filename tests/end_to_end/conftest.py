@@ -3,7 +3,6 @@
 import csv
 import logging
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 import energydiff
+from energydiff.cli import main
 from energydiff.data import Normalization
 from energydiff.denoisers import EnergyDenoiser, build_denoiser
 from energydiff.energies import Denoiser
@@ -58,10 +58,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def process(environment: dict[str, str]) -> Door:
-    """Runs a script of the repository root in a process of its own."""
+    """Runs the command in a process of its own."""
 
-    def run(script: str, *arguments: object, timeout: float = 120) -> Finished:
-        command = [sys.executable, script, *map(str, arguments)]
+    def run(*arguments: object, timeout: float = 120) -> Finished:
+        command = [sys.executable, "-m", "energydiff", *map(str, arguments)]
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
         )
@@ -72,17 +72,17 @@ def process(environment: dict[str, str]) -> Door:
 
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Door:
-    """Runs a script as ``__main__`` in this process; what it raises comes through."""
+    """Runs the command in this process; what it raises comes through."""
 
-    def run(script: str, *arguments: object) -> Finished:
+    def run(*arguments: object) -> Finished:
         monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["energydiff", *map(str, arguments)])
         # Lightning's log still points at the standard error of the test that imported it.
         monkeypatch.setattr(logging, "raiseExceptions", False)
         capfd.readouterr()
         code: object = 0
         try:
-            runpy.run_path(script, run_name="__main__")
+            code = main()
         except SystemExit as end:
             code = end.code or 0
         assert isinstance(code, int)
@@ -105,7 +105,7 @@ def tiny_mlp() -> Path:
 def unet_run(process: Door, tiny_unet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of ``tiny_unet.yaml``, trained without interruption."""
     run = tmp_path_factory.mktemp("runs") / "unet"
-    done = process("train.py", "fit", "--config", tiny_unet, "--trainer.default_root_dir", run)
+    done = process("fit", "--config", tiny_unet, "--trainer.default_root_dir", run)
     assert done.code == 0, done.err
     return run
 
@@ -132,7 +132,7 @@ Export = Callable[..., Path]
 
 @pytest.fixture
 def export(tmp_path: Path) -> Export:
-    """Exports a model, by default an untrained energy of 4×4 images, for ``sample.py``."""
+    """Exports a model, by default an untrained energy of 4×4 images, for ``energydiff sample``."""
 
     def save(model: Denoiser | None = None, folder: str = "model", classes: int = 0) -> Path:
         if model is None:

@@ -1,4 +1,4 @@
-"""``complete.py``: a run that is resumed, its completions, and mistakes as sentences."""
+"""``energydiff complete``: a run that is resumed, its completions, and mistakes as sentences."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from energydiff.training.completion import open_completion
+from energydiff.completion.training import open_completion
 
 
 @pytest.fixture
 def fit(door):
     def fit(run: Path, images: int) -> Path:
         done = door(
-            *("complete.py", "fit", "--config", "configs/digits/completion.yaml"),
+            *("complete", "fit", "--config", "configs/digits/completion.yaml"),
             *("--model.schedule", "constant", "--model.total_images", images),
             *("--val_every_images", 128, "--trainer.default_root_dir", run),
         )
@@ -26,7 +26,7 @@ def fit(door):
 
 def test_completions_of_held_out_images(fit, door, tmp_path: Path) -> None:
     run = fit(tmp_path / "run", 128)
-    done = door("complete.py", run, "--shares", "[0.25, 0.5]", "--out", tmp_path)
+    done = door("complete", run, "--shares", "[0.25, 0.5]", "--out", tmp_path)
     assert done.code == 0, done.err
     assert (tmp_path / "completion.png").stat().st_size > 10_000
     certificate = json.loads((tmp_path / "certificate.json").read_text())
@@ -55,5 +55,5 @@ def test_resumed_is_uninterrupted(fit, tmp_path: Path) -> None:
 
 
 def test_mistakes_are_sentences(door, tmp_path: Path) -> None:
-    assert "does not exist" in door("complete.py", tmp_path).sentence
-    assert "between 0 and 1" in door("complete.py", tmp_path, "--shares", "[1.5]").sentence
+    assert "does not exist" in door("complete", tmp_path).sentence
+    assert "between 0 and 1" in door("complete", tmp_path, "--shares", "[1.5]").sentence

@@ -1,4 +1,4 @@
-"""``evaluate.py``: what it leaves, and what it says when it cannot."""
+"""``energydiff evaluate``: what it leaves, and what it says when it cannot."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def evaluate(door, store: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignor
     monkeypatch.setattr(classifier, "SHOWN_IMAGES", 3_000)
     data = ("--data", "configs/data/digits.yaml")
     return lambda command, *arguments, data=data: door(
-        "evaluate.py", command, *data, *FEW, "--store", store, *arguments
+        "evaluate", command, *data, *FEW, "--store", store, *arguments
     )
 
 
@@ -89,14 +89,14 @@ def test_earlier_results_compare_unless_they_were_measured_otherwise(
     evaluate, digits_model, door, store: Path
 ) -> None:
     files = [written(evaluate("fid", digits_model(name)).out) for name in ("a", "b")]
-    done = door("evaluate.py", "compare", *files)
+    done = door("evaluate", "compare", *files)
     assert done.code == 0 and "not separable" in done.out
     other = written(evaluate("fid", digits_model("a"), "--seed", 1).out)
-    refused = door("evaluate.py", "compare", files[0], other)
+    refused = door("evaluate", "compare", files[0], other)
     assert refused.sentence == (
         "error: these results cannot be compared: their seed differs (0 and 1)."
     )
-    assert "not a result" in door("evaluate.py", "compare", files[0], "configs/debug.json").sentence
+    assert "not a result" in door("evaluate", "compare", files[0], "configs/debug.json").sentence
 
 
 def test_a_folder_of_images_is_measured_too(evaluate, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_two_ranks_draw_what_one_draws(process, digits_model, tmp_path: Path) ->
     found = []
     for devices in (1, 2):
         done = process(
-            *("evaluate.py", "compare", *models, "--data", "configs/data/digits.yaml", *FEW),
+            *("evaluate", "compare", *models, "--data", "configs/data/digits.yaml", *FEW),
             *("--curve", "[1]", "--devices", devices, "--store", tmp_path / str(devices)),
             timeout=600,
         )

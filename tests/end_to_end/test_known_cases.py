@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from energydiff.evaluation.compare import compare
+from energydiff.evaluation.comparing import compare
 from energydiff.evaluation.data import EvaluationData
 from energydiff.evaluation.drawing import Drawing
 from energydiff.evaluation.measurement import Measurement
@@ -25,7 +25,7 @@ def trained(process, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path
     for images in (IMAGES // 2, IMAGES):
         runs[images] = tmp_path_factory.mktemp("runs") / str(images)
         done = process(
-            *("train.py", "fit", "--config", "configs/digits/energy_mlp.yaml"),
+            *("fit", "--config", "configs/digits/energy_mlp.yaml"),
             *("--model.total_images", images, "--monitor.every_images", 10**9),
             *("--trainer.default_root_dir", runs[images]),
             timeout=600,

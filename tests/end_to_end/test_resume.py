@@ -62,7 +62,7 @@ def kill_at(step: int, command: list[str], environment: dict[str, str]) -> None:
 def command(tiny_unet: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     run = tmp_path_factory.mktemp("resumed") / "unet"
     return [
-        *(sys.executable, "train.py", "fit", "--config", str(tiny_unet)),
+        *(sys.executable, "-m", "energydiff", "fit", "--config", str(tiny_unet)),
         *("--trainer.default_root_dir", str(run)),
         "--trainer.callbacks+=wait_at_step.WaitAtStep",
     ]
@@ -140,7 +140,7 @@ def test_a_run_killed_before_its_export_is_completed_by_the_same_command(
         raise SystemExit(9)
 
     run = tmp_path / "run"
-    command = ["train.py", "fit", "--config", tiny_unet, "--trainer.default_root_dir", run]
+    command = ["fit", "--config", tiny_unet, "--trainer.default_root_dir", run]
     with monkeypatch.context() as patch:
         patch.setattr(CalibrateAndExport, "on_train_end", killed)
         assert door(*command).code == 9
@@ -166,7 +166,7 @@ def test_a_finished_run_goes_on_as_if_it_had_never_ended(
 ) -> None:
     """Raising total_images continues from the weights, not from their average."""
     long, short = (tmp_path / name for name in ("long", "short"))
-    arguments = ["train.py", "fit", "--config", tiny_unet, "--monitor.every_images", 10**6]
+    arguments = ["fit", "--config", tiny_unet, "--monitor.every_images", 10**6]
     for run, total in ((short, 320), (short, 640), (long, 640)):
         options = ["--trainer.default_root_dir", run, "--model.total_images", total]
         assert door(*arguments, *options).code == 0
@@ -183,7 +183,7 @@ def trained(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_another_model_in_the_same_folder_is_refused(unet_run: Path, tiny_unet: Path, door) -> None:
     before = (unet_run / "checkpoints" / "last.ckpt").read_bytes()
     options = ["--trainer.default_root_dir", unet_run, "--model.backbone.init_args.channels", 8]
-    done = door("train.py", "fit", "--config", tiny_unet, *options)
+    done = door("fit", "--config", tiny_unet, *options)
     assert "is of another model than the one configured" in done.sentence
     assert (unet_run / "checkpoints" / "last.ckpt").read_bytes() == before
 
@@ -194,5 +194,5 @@ def test_another_count_or_order_of_images_is_refused(
 ) -> None:
     """Steps of another batch size would be miscounted, and another seed is another stream."""
     options = ["--trainer.default_root_dir", unet_run, f"--{option}", value]
-    done = door("train.py", "fit", "--config", tiny_unet, *options)
+    done = door("fit", "--config", tiny_unet, *options)
     assert option in done.sentence

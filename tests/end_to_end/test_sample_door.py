@@ -1,4 +1,4 @@
-"""``sample.py``: the folder it leaves, its exit codes, and what it says when it cannot."""
+"""``energydiff sample``: the folder it leaves, its exit codes, and what it says when it cannot."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def out(tmp_path: Path) -> Path:
 def sampled(export, door, out: Path) -> Path:
     """The folder that a few samples of an energy leave."""
     done = door(
-        *("sample.py", export(), "--num_samples", COUNT, "--steps", STEPS, "--out", out),
+        *("sample", export(), "--num_samples", COUNT, "--steps", STEPS, "--out", out),
         *("--accelerator", "cpu"),
     )
     assert done.code == 0, done.err
@@ -117,7 +117,7 @@ def test_no_trace_is_a_sentence(tmp_path: Path) -> None:
 def test_every_sampler_has_a_name(sampler: str, claim: str, export, door, out: Path) -> None:
     """In batches, so that traces of guards and chains join."""
     options = ["--num_samples", 3, "--batch_size", 2, "--steps", 2, "--out", out]
-    done = door("sample.py", export(), "--sampler", sampler, *options, "--accelerator", "cpu")
+    done = door("sample", export(), "--sampler", sampler, *options, "--accelerator", "cpu")
     assert done.code == 0, done.err
     certificate = read_json(out / "certificate.json")
     assert certificate["claim"] == claim
@@ -128,7 +128,7 @@ def test_every_sampler_has_a_name(sampler: str, claim: str, export, door, out: P
 
 def test_descent_required_of_a_stochastic_sampler_is_a_sentence(export, door, out: Path) -> None:
     options = ["--sampler", "ancestral", "--require_descent", "--out", out]
-    assert "cannot be met by ancestral" in door("sample.py", export(), *options).sentence
+    assert "cannot be met by ancestral" in door("sample", export(), *options).sentence
     assert not out.exists()
 
 
@@ -137,7 +137,7 @@ def test_the_same_samples_in_batches_of_64_and_of_7(export, door, tmp_path: Path
     for size in (64, 7):
         out = tmp_path / f"out{size}"
         options = ["--num_samples", 20, "--steps", STEPS, "--batch_size", size, "--out", out]
-        assert door("sample.py", export(), *options, "--accelerator", "cpu").code == 0
+        assert door("sample", export(), *options, "--accelerator", "cpu").code == 0
         drawn.append(arrays(out / "samples.npz")["samples"])
         assert arrays(out / "trace.npz")["free_energy"].shape == (POINTS, 20)
     np.testing.assert_allclose(drawn[0], drawn[1], rtol=1e-5, atol=1e-5)
@@ -149,7 +149,7 @@ def test_fewer_samples_are_the_first_of_more_and_another_seed_is_another_set(
     drawn = {}
     for name, count, seed in (("few", 3, 0), ("more", 6, 0), ("other", 3, 1)):
         options = ["--num_samples", count, "--seed", seed, "--steps", 2, "--out", tmp_path / name]
-        assert door("sample.py", export(), *options, "--accelerator", "cpu").code == 0
+        assert door("sample", export(), *options, "--accelerator", "cpu").code == 0
         drawn[name] = arrays(tmp_path / name / "samples.npz")["samples"]
     np.testing.assert_allclose(drawn["few"], drawn["more"][:3], rtol=1e-5, atol=1e-5)
     assert not np.isclose(drawn["few"], drawn["other"]).any(axis=(1, 2, 3)).all()
@@ -157,13 +157,13 @@ def test_fewer_samples_are_the_first_of_more_and_another_seed_is_another_set(
 
 def test_without_a_trace_there_are_only_samples(export, door, out: Path) -> None:
     options = ["--num_samples", 2, "--steps", 2, "--trace", "false", "--out", out]
-    assert door("sample.py", export(), *options, "--accelerator", "cpu").code == 0
+    assert door("sample", export(), *options, "--accelerator", "cpu").code == 0
     assert {f.name for f in out.iterdir()} == {"samples.npz", "images", "grid.png"}
 
 
 def test_a_baseline_samples_without_a_record(export, door, baseline: Denoiser, out: Path) -> None:
     options = ["--num_samples", 2, "--steps", 2, "--out", out]
-    done = door("sample.py", export(baseline), *options, "--accelerator", "cpu")
+    done = door("sample", export(baseline), *options, "--accelerator", "cpu")
     assert done.code == 0 and "none" in done.out
     assert {f.name for f in out.iterdir()} == {"samples.npz", "images", "grid.png"}
 
@@ -171,7 +171,7 @@ def test_a_baseline_samples_without_a_record(export, door, baseline: Denoiser, o
 def test_vectors_have_no_images(export, door, out: Path) -> None:
     options = ["--num_samples", 2, "--steps", 2, "--out", out]
     model = export(GaussianMixture(torch.zeros(1, 2), 0.5))
-    assert door("sample.py", model, *options, "--accelerator", "cpu").code == 0
+    assert door("sample", model, *options, "--accelerator", "cpu").code == 0
     assert set(arrays(out / "samples.npz")) == {"samples", "raw"}
     assert not (out / "images").exists() and not (out / "grid.png").exists()
 
@@ -181,7 +181,7 @@ def test_a_label_is_passed_on(export, door, tmp_path: Path) -> None:
     for label in (0, 1):
         out = tmp_path / str(label)
         options = ["--num_samples", 2, "--steps", 2, "--label", label, "--out", out]
-        assert door("sample.py", export(classes=2), *options, "--accelerator", "cpu").code == 0
+        assert door("sample", export(classes=2), *options, "--accelerator", "cpu").code == 0
         drawn.append(arrays(out / "samples.npz")["samples"])
     assert not np.allclose(drawn[0], drawn[1])
 
@@ -192,7 +192,7 @@ def test_guidance_is_applied_recorded_and_certified(export, door, tmp_path: Path
     for name, options in {"plain": [], "0": ["--guidance", 0], "3": ["--guidance", 3]}.items():
         out = tmp_path / name
         options += ["--num_samples", 2, "--steps", 2, "--label", 1, "--out", out]
-        assert door("sample.py", export(classes=2), *options, "--accelerator", "cpu").code == 0
+        assert door("sample", export(classes=2), *options, "--accelerator", "cpu").code == 0
         drawn[name] = arrays(out / "samples.npz")["samples"]
     np.testing.assert_allclose(drawn["0"], drawn["plain"], rtol=1e-5, atol=1e-5)
     assert not np.allclose(drawn["3"], drawn["plain"], atol=1e-3)
@@ -204,8 +204,8 @@ def test_guidance_of_a_model_without_classes_or_energy_is_a_sentence(
     export, door, baseline: Denoiser, out: Path
 ) -> None:
     options = ["--out", out, "--accelerator", "cpu", "--label", 0, "--guidance", 1]
-    assert "guidance needs an energy with classes" in door("sample.py", export(), *options).sentence
-    assert "no energy" in door("sample.py", export(baseline), *options).sentence
+    assert "guidance needs an energy with classes" in door("sample", export(), *options).sentence
+    assert "no energy" in door("sample", export(baseline), *options).sentence
     assert not out.exists()
 
 
@@ -215,7 +215,7 @@ def test_the_training_set_as_a_model_is_proved_to_descend(export, door, out: Pat
     digits = source.normalization.encode(torch.stack([source[i][0] for i in range(50)]))
     options = ["--sampler", "euler", "--num_samples", 8, "--steps", STEPS, "--out", out]
     model = export(EmpiricalData(digits))
-    done = door("sample.py", model, *options, "--require_descent", "--accelerator", "cpu")
+    done = door("sample", model, *options, "--require_descent", "--accelerator", "cpu")
     certificate = read_json(out / "certificate.json")
     assert done.code == 0
     assert certificate["holds"] and certificate["claim"] == "proved"
@@ -228,8 +228,8 @@ def test_a_required_descent_that_fails_is_exit_code_3(
     """With everything written, so that one can look."""
     options = ["--sampler", "euler", "--num_samples", 2, "--steps", STEPS, "--out", out]
     model = export(bad_gauge)
-    assert door("sample.py", model, *options, "--accelerator", "cpu").code == 0
-    done = door("sample.py", model, *options, "--require_descent", "--accelerator", "cpu")
+    assert door("sample", model, *options, "--accelerator", "cpu").code == 0
+    done = door("sample", model, *options, "--require_descent", "--accelerator", "cpu")
     certificate = read_json(out / "certificate.json")
     assert done.code == 3 and "fails" in done.out
     assert not certificate["holds"] and certificate["landscape_rises"] > 0
@@ -239,13 +239,13 @@ def test_descent_required_of_a_baseline_is_a_sentence(
     export, door, baseline: Denoiser, out: Path
 ) -> None:
     options = ["--num_samples", 2, "--steps", 2, "--require_descent", "--out", out]
-    done = door("sample.py", export(baseline), *options, "--accelerator", "cpu")
+    done = door("sample", export(baseline), *options, "--accelerator", "cpu")
     assert "no energy" in done.sentence
 
 
 def drawn_at(door, model: Path, out: Path, *options: object) -> np.ndarray:
     """The noise levels of a sampling."""
-    done = door("sample.py", model, "--num_samples", 1, "--out", out, *options)
+    done = door("sample", model, "--num_samples", 1, "--out", out, *options)
     assert done.code == 0, done.err
     levels = arrays(out / "trace.npz")["sigma"]
     settings = read_json(out / "certificate.json")["settings"]
@@ -295,37 +295,37 @@ MISTAKES = {
 def test_a_mistake_is_a_sentence(mistake: str, export, door, out: Path) -> None:
     options, message = MISTAKES[mistake]
     model = export(classes=2)
-    done = door("sample.py", model, "--out", out, "--accelerator", "cpu", *options)
+    done = door("sample", model, "--out", out, "--accelerator", "cpu", *options)
     assert message in done.sentence, done.err
     assert not out.exists()
 
 
 def test_a_label_for_a_model_without_any_is_a_sentence(export, door, out: Path) -> None:
-    done = door("sample.py", export(), "--out", out, "--accelerator", "cpu", "--label", 0)
+    done = door("sample", export(), "--out", out, "--accelerator", "cpu", "--label", 0)
     assert "this model has 0 classes" in done.sentence
 
 
 def test_the_images_of_a_larger_set_are_not_mixed_in(sampled: Path, export, door) -> None:
     options = ["--num_samples", COUNT - 2, "--steps", STEPS, "--out", sampled]
-    done = door("sample.py", export(), *options, "--accelerator", "cpu")
+    done = door("sample", export(), *options, "--accelerator", "cpu")
     assert "holds 2 images beyond the 3 to be written" in done.sentence
 
 
 def test_a_file_is_no_folder_to_write_to(export, door, out: Path) -> None:
     out.touch()
-    assert "is a file" in door("sample.py", export(), "--out", out).sentence
+    assert "is a file" in door("sample", export(), "--out", out).sentence
 
 
 @pytest.mark.parametrize(
     "options", [["--sampler", "rk4"], ["--steps", "many"], ["--colour", "red"]]
 )
 def test_an_option_that_is_none_is_named(options: list[str], export, door) -> None:
-    done = door("sample.py", export(), *options)
+    done = door("sample", export(), *options)
     assert done.code == 2
     assert options[0].strip("-") in done.err
     assert "Traceback" not in done.err
 
 
 def test_no_model_is_a_sentence_in_a_process_of_its_own(process, tmp_path: Path) -> None:
-    done = process("sample.py", tmp_path / "nowhere", "--out", tmp_path / "out")
+    done = process("sample", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert "nowhere does not exist" in done.sentence

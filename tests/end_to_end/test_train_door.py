@@ -1,4 +1,4 @@
-"""``train.py``: what it leaves, what it measures, and what it says when it cannot."""
+"""``energydiff fit``: what it leaves, what it measures, and what it says when it cannot."""
 
 import json
 import math
@@ -60,7 +60,7 @@ def test_a_run_is_measured_with_its_averaged_weights(
     """The held-out loss that was logged at the last step is the one printed."""
     expected = metrics(unet_run)["val/loss"][-1]
     options = ["--config", tiny_unet, "--trainer.default_root_dir", unet_run]
-    done = door("train.py", command, *options, "--trainer.logger", "false")
+    done = door(command, *options, "--trainer.logger", "false")
     assert done.code == 0
     shown = re.search(rf"{name}\W+([0-9.]+)", done.out)
     assert shown is not None
@@ -72,7 +72,7 @@ def test_configurations_stack(unet_run: Path, tiny_unet: Path, tmp_path: Path, d
     more = tmp_path / "more.yaml"
     more.write_text("model: {total_images: 64, learning_rate: 1.0e-5}\nmonitor: {samples: 2}\n")
     options = ["--trainer.default_root_dir", tmp_path / "run", "--monitor.steps", 2]
-    done = door("train.py", "fit", "--config", tiny_unet, "--config", more, *options)
+    done = door("fit", "--config", tiny_unet, "--config", more, *options)
     assert done.code == 0
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (config["model"]["total_images"], config["model"]["learning_rate"]) == (64, 1e-5)
@@ -91,7 +91,7 @@ def vectors(tmp_path: Path) -> Path:
 def test_vectors_train_too(vectors: Path, tiny_mlp: Path, tmp_path: Path, door) -> None:
     run = tmp_path / "run"
     options = ["--data.source", "arrays", "--data.root", vectors, "--trainer.default_root_dir", run]
-    done = door("train.py", "fit", "--config", tiny_mlp, *options)
+    done = door("fit", "--config", tiny_mlp, *options)
     assert done.code == 0
     assert energydiff.load(run).shape == (2,)
     assert not list(run.rglob("*.png"))
@@ -100,7 +100,7 @@ def test_vectors_train_too(vectors: Path, tiny_mlp: Path, tmp_path: Path, door) 
 def test_labels_train_too(tiny_mlp: Path, tmp_path: Path, door) -> None:
     run = tmp_path / "run"
     options = ["--data.labels", "true", "--trainer.default_root_dir", run]
-    assert door("train.py", "fit", "--config", tiny_mlp, *options).code == 0
+    assert door("fit", "--config", tiny_mlp, *options).code == 0
     saved = energydiff.open_model(run)
     assert saved.denoiser.num_classes == 10
     assert saved.classes == tuple("0123456789")
@@ -127,9 +127,7 @@ MISTAKES = {
 def test_a_mistake_is_a_sentence(mistake: str, tiny_unet: Path, tmp_path: Path, door) -> None:
     options, message = MISTAKES[mistake]
     run = tmp_path / "run"
-    done = door(
-        "train.py", "fit", "--config", tiny_unet, "--trainer.default_root_dir", run, *options
-    )
+    done = door("fit", "--config", tiny_unet, "--trainer.default_root_dir", run, *options)
     assert message in done.sentence, done.err
     assert not (run / "checkpoints").exists()
 
@@ -139,7 +137,7 @@ def test_a_unet_on_vectors_is_a_sentence(
 ) -> None:
     options = ["--data.source=arrays", "--data.root", vectors, "--data.flip=false"]
     run = ["--trainer.default_root_dir", tmp_path / "run"]
-    done = door("train.py", "fit", "--config", tiny_unet, *run, *options)
+    done = door("fit", "--config", tiny_unet, *run, *options)
     assert "use the MLP backbone for vectors" in done.sentence, done.err
 
 
@@ -148,7 +146,7 @@ def test_flipped_vectors_are_a_sentence(
 ) -> None:
     options = ["--data.source=arrays", "--data.root", vectors, "--data.flip=true"]
     run = ["--trainer.default_root_dir", tmp_path / "run"]
-    done = door("train.py", "fit", "--config", tiny_mlp, *run, *options)
+    done = door("fit", "--config", tiny_mlp, *run, *options)
     assert "data.flip mirrors images" in done.sentence, done.err
 
 
@@ -157,7 +155,7 @@ def test_measuring_before_training_is_a_sentence(
     command: str, tiny_unet: Path, tmp_path: Path, door
 ) -> None:
     options = ["--config", tiny_unet, "--trainer.default_root_dir", tmp_path / "run"]
-    assert "train first" in door("train.py", command, *options).sentence
+    assert "train first" in door(command, *options).sentence
 
 
 @pytest.mark.parametrize(
@@ -172,7 +170,7 @@ def test_measuring_before_training_is_a_sentence(
     ],
 )
 def test_an_option_that_is_none_is_named(options: list[str], message: str, tiny_unet, door) -> None:
-    done = door("train.py", "fit", "--config", tiny_unet, *options)
+    done = door("fit", "--config", tiny_unet, *options)
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
@@ -184,7 +182,7 @@ def test_a_run_that_diverges_stops_in_a_process_of_its_own(
     """Exit code 2 and one sentence that names the step, the rank and the samples."""
     options = ["--model.learning_rate", "1e30", "--model.warmup_images", "0"]
     run = ["--trainer.default_root_dir", tmp_path / "run"]
-    done = process("train.py", "fit", "--config", tiny_unet, *run, *options)
+    done = process("fit", "--config", tiny_unet, *run, *options)
     assert re.search(
         r"training stopped before step \d+: not finite on rank 0: .*indices \[\d+", done.sentence
     ), done.err

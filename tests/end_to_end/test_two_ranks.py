@@ -26,7 +26,7 @@ def train(process, config: Path, run: Path, *options: object) -> Path:
     watched = Path(__file__).with_name("quality_monitor.yaml")
     arguments = ["--config", config, "--config", watched]
     arguments += ["--trainer.default_root_dir", run, *options]
-    done = process("train.py", "fit", *arguments)
+    done = process("fit", *arguments)
     assert done.code == 0, done.err
     return run
 
@@ -79,9 +79,9 @@ def test_a_thousand_samples_are_those_of_one_process(
     """Exactly as many as asked for, each once, in the same order, with their trace."""
     count = ["--num_samples", 1000, "--batch_size", 128]
     options = [two, *count, "--steps", 3, "--accelerator", "cpu"]
-    done = process("sample.py", *options, "--devices", 2, "--out", tmp_path / "two")
+    done = process("sample", *options, "--devices", 2, "--out", tmp_path / "two")
     assert done.code == 0, done.err
-    assert door("sample.py", *options, "--out", tmp_path / "one").code == 0
+    assert door("sample", *options, "--out", tmp_path / "one").code == 0
     found, expected = (np.load(tmp_path / n / "samples.npz")["samples"] for n in ("two", "one"))
     assert len(found) == len(np.unique(found, axis=0)) == 1000
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
@@ -95,7 +95,7 @@ def test_a_batch_that_two_ranks_cannot_share_is_a_sentence(
     process, tiny_mlp: Path, tmp_path: Path
 ) -> None:
     options = ["--data.batch_size", 33, "--trainer.default_root_dir", tmp_path, *TWO]
-    done = process("train.py", "fit", "--config", tiny_mlp, *options)
+    done = process("fit", "--config", tiny_mlp, *options)
     assert done.code == 2, done.err
     assert "Traceback" not in done.err
     assert "data.batch_size 33 must be divisible by devices" in done.err
@@ -107,7 +107,7 @@ def test_an_image_that_poisons_one_rank_stops_both_and_is_named(
     """The averaged gradient is bad on every rank; the loss was on one."""
     poison = "--trainer.callbacks+=poison_rank.PoisonRank"
     options = ["--trainer.default_root_dir", tmp_path, poison, *TWO]
-    done = process("train.py", "fit", "--config", tiny_mlp, *options)
+    done = process("fit", "--config", tiny_mlp, *options)
     assert done.code == 2, done.err
     assert re.search(r"before step 0: not finite on rank 1: .* indices \[\d+\]\. The", done.err)
     assert "Traceback" not in done.err

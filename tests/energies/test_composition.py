@@ -20,8 +20,8 @@ from energydiff.energies import (
     Sum,
     Temperature,
 )
-from energydiff.energies.memory import LogSumExpMemory
 from energydiff.errors import NoEnergyError, UserError
+from energydiff.memory import LogSumExpMemory
 from energydiff.potentials import MLP
 from energydiff.sampling import Euler, Heun, certify, karras_sigmas
 

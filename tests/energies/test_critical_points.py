@@ -16,7 +16,7 @@ from scipy.optimize import brentq, fsolve
 from torch import Tensor
 
 from energydiff.energies import EmpiricalData, Energy
-from energydiff.energies.memory import LogSumExpMemory
+from energydiff.memory import LogSumExpMemory
 
 Landscape = tuple[Energy, float]  # an energy and the noise (of a memory: √temperature) it is at
 

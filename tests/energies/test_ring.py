@@ -16,7 +16,7 @@ from scipy.special import ive
 from torch import Tensor
 
 from energydiff.energies import EmpiricalData, Energy
-from energydiff.energies.memory import LogSumExpMemory
+from energydiff.memory import LogSumExpMemory
 
 SIGMA = 0.1
 

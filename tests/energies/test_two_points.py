@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from energydiff.energies import EmpiricalData, Energy, GaussianMixture
-from energydiff.energies.memory import LogSumExpMemory
+from energydiff.memory import LogSumExpMemory
 
 
 def two_points(mu: float) -> EmpiricalData:

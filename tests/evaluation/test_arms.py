@@ -13,9 +13,9 @@ from energydiff.denoisers import build_denoiser
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
 from energydiff.evaluation.arms import _nearest, _recorded, costs
-from energydiff.evaluation.compare import compare, matched
-from energydiff.evaluation.comparison import Comparison, Cost, CurvePoint, Matched
+from energydiff.evaluation.comparing import compare, matched
 from energydiff.evaluation.measurement import Blocks, Measurement, Side
+from energydiff.evaluation.records import Comparison, Cost, CurvePoint, Matched
 from energydiff.potentials import MLP
 from energydiff.saving import SavedModel, open_model, save_model
 

@@ -9,8 +9,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 
 from energydiff.errors import UserError
 from energydiff.evaluation import frechet_distance, gaussian_statistics
-from energydiff.evaluation.comparison import Interval
 from energydiff.evaluation.paired import kid_difference, t_interval
+from energydiff.evaluation.records import Interval
 
 
 def normal(n: int, f: int, seed: int) -> Tensor:

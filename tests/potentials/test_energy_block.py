@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from energydiff.energies.memory.lagrangians import LayerNorm
 from energydiff.errors import UserError
+from energydiff.memory.lagrangians import LayerNorm
 from energydiff.potentials.energy_attention import CHUNK
 from energydiff.potentials.energy_block import EnergyTransformerBlock
 from energydiff.potentials.energy_terms import AttentionEnergy, EnergyLayerNorm, MemoryEnergy

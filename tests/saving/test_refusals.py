@@ -11,8 +11,8 @@ import torch
 
 import energydiff
 from energydiff.energies import Denoiser, EmpiricalData
-from energydiff.energies.memory import BinaryHopfield, LogSumExpMemory
 from energydiff.errors import UserError
+from energydiff.memory import BinaryHopfield, LogSumExpMemory
 from energydiff.saving import CHECKPOINT_KEY, describe
 
 SHAPE = (1, 4, 4)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import energydiff
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
-from energydiff.energies.memory import (
+from energydiff.memory import (
     BinaryHopfield,
     ContinuousHopfield,
     EpanechnikovMemory,

@@ -1,4 +1,4 @@
-"""The quality monitor says in training what ``evaluate.py fid`` says afterwards."""
+"""The quality monitor says in training what ``energydiff evaluate fid`` says afterwards."""
 
 import math
 from collections.abc import Callable

@@ -20,8 +20,8 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torchvision.models import VGG16_Weights
 
 from energydiff.errors import UserError
-from energydiff.evaluation.comparison import INCEPTION, makes_fid
 from energydiff.evaluation.extractors.base import Extractor, three_channels
+from energydiff.evaluation.records import INCEPTION, makes_fid
 from energydiff.files import digest_file
 
 DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/{0}/{0}_pretrain.pth"

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 import torch
 
-from energydiff.evaluation.comparison import Comparison
+from energydiff.evaluation.records import Comparison
 from energydiff.report.page.model import PageModel
 from energydiff.report.page.run import Series
 from energydiff.report.page.words import distance

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from energydiff.errors import UserError
-from energydiff.evaluation.comparison import Comparison, Controls, Interval, Provenance
+from energydiff.evaluation.records import Comparison, Controls, Interval, Provenance
 from energydiff.report.page.model import PageModel
 from energydiff.report.page.words import CLAIMS, distance, interval, number, numbers
 from energydiff.saving import SavedModel, describe

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from energydiff.evaluation.comparison import Comparison, Interval
+from energydiff.evaluation.records import Comparison, Interval
 
 CLAIMS = {
     "proved": "proved by the construction",

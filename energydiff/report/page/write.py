@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from energydiff.errors import UserError
-from energydiff.evaluation.comparison import Comparison
+from energydiff.evaluation.records import Comparison
 from energydiff.files import write_whole
 from energydiff.report.page import figures, tables, words
 from energydiff.report.page.model import PageModel
@@ -29,7 +29,7 @@ def write_page(
 
     Args:
         models: what the page is about, side by side.
-        comparison: of the first two, as ``evaluate.py compare`` leaves it; ``None`` if not made.
+        comparison: of the first two, as ``evaluate compare`` leaves it; ``None`` if not made.
         pictures: of the energy landscape, by title the file.
         out: replaced in one step, when the whole page is there.
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
-from energydiff.evaluation.comparison import (
+from energydiff.evaluation.records import (
     Arm,
     Comparison,
     Controls,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from energydiff.evaluation.comparison import Comparison, CurvePoint
+from energydiff.evaluation.records import Comparison, CurvePoint
 from energydiff.report.page import PageModel
 from energydiff.report.page.figures import POINTS, colour, cost_curve, places, traces, training
 from energydiff.sampling import Trace

@@ -11,7 +11,7 @@ import torch
 from energydiff.data import Normalization
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
-from energydiff.evaluation.comparison import Comparison, Interval
+from energydiff.evaluation.records import Comparison, Interval
 from energydiff.report.page import PageModel, page_model, write_page
 from energydiff.saving import SavedModel, save_model
 

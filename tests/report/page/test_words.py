@@ -9,7 +9,7 @@ import torch
 
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
-from energydiff.evaluation.comparison import Controls, Floor, Interval
+from energydiff.evaluation.records import Controls, Floor, Interval
 from energydiff.report.page import read_metrics
 from energydiff.report.page.words import (
     certificate,

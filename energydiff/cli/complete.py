@@ -1,0 +1,124 @@
+"""Masked completion: ``energydiff complete fit`` trains, ``energydiff complete RUN`` fills."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from energydiff.cli.training import EnergyDiffCLI
+from energydiff.completion import complete
+from energydiff.completion.figure import completion_figure
+from energydiff.completion.fillings import fill_from_nearest, fill_with_mean, missing_error
+from energydiff.completion.training import CompletionModule, open_completion
+from energydiff.errors import UserError
+from energydiff.random import PROBE, keyed_normal
+from energydiff.sampling import certify, join_traces
+from energydiff.training.data import DiffusionData
+
+SHOWN = 10
+
+
+def fill(
+    run: Path,
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75),
+    seed: int = 0,
+    out: Path = Path("out"),
+) -> None:
+    """Complete every held-out image of a run's data, and compare with two fillings without a model.
+
+    Writes completion.png, errors.json, certificate.json and completions.npz.
+
+    Args:
+        run: A run folder of ``complete.py fit``.
+        shares: Shares of patches to hide, each in turn.
+        seed: Of the choice of hidden patches.
+        out: Folder to write into.
+    """
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise UserError(f"shares {list(shares)} must lie between 0 and 1, and be at least one.")
+    network, config = open_completion(run)
+    data = DiffusionData(**config["data"])
+    train = data.clean(data.train_source, len(data.train_source))
+    x = data.clean(data.held_out_source, len(data.held_out_source))
+    scores = keyed_normal(seed, range(len(x)), network.shape, PROBE)
+    errors, traces, arrays, shortened = [], [], {"images": x.numpy()}, 0
+    for share in shares:
+        hidden = network.hide(scores, torch.full((len(x),), share))
+        missing = network.pixels(hidden)
+        result = complete(network, x, hidden)
+        fillings = {
+            "energy block": result.samples,
+            "nearest": fill_from_nearest(x, missing, train),
+            "mean image": fill_with_mean(x, missing, train),
+        }
+        for name, filled in fillings.items():
+            squared, absolute = (missing_error(filled, x, missing, power) for power in (2, 1))
+            errors.append(
+                {
+                    "share": share,
+                    "filling": name,
+                    "mean squared error": float(squared.mean()),
+                    "mean absolute error": float(absolute.mean()),
+                    "images won by the block": float(
+                        (missing_error(result.samples, x, missing) < squared).float().mean()
+                    ),
+                }
+            )
+        traces.append(result.trace)
+        shortened += result.shortened
+        arrays |= {
+            f"missing_{share:g}": missing.numpy(),
+            f"filled_{share:g}": result.samples.numpy(),
+        }
+        if share == shares[len(shares) // 2]:
+            rows = torch.linspace(0, len(x) - 1, min(SHOWN, len(x))).long()
+            picture = (x[rows], missing[rows], {n: f[rows] for n, f in fillings.items()})
+    trace = join_traces(traces)
+    certificate = certify(trace)
+    out.mkdir(parents=True, exist_ok=True)
+    completion_figure(*picture, trace, data.normalization, out / "completion.png")
+    arrays |= {name: array.numpy() for name, array in trace.arrays().items()}
+    np.savez_compressed(out / "completions.npz", **arrays)  # type: ignore[arg-type]
+    record = certificate.as_dict() | {"shortened_steps": shortened}
+    (out / "certificate.json").write_text(json.dumps(record, indent=1) + "\n")
+    (out / "errors.json").write_text(json.dumps(errors, indent=1) + "\n")
+    table = Table(title=f"{len(x)} held-out images, hidden pixels only, in {out}")
+    for column in errors[0]:
+        table.add_column(column)
+    for row in errors:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    verdict = "holds" if certificate.holds else "fails"
+    table.caption = (
+        f"certificate {verdict} ({certificate.claim}): E rose at {certificate.rises} of"
+        f" {certificate.steps} steps; {shortened} were shortened"
+    )
+    Console().print(table)
+
+
+class CompletionCLI(EnergyDiffCLI):
+    """``energydiff complete fit|validate|test`` over :class:`CompletionModule`."""
+
+    module = CompletionModule
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        self.add_stream_arguments(parser)
+        parser.link_arguments("data.shape", "model.network.init_args.shape", apply_on="instantiate")
+        parser.link_arguments("data.normalization", "model.normalization", apply_on="instantiate")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0."""
+    given = list(arguments[1:])
+    if given[:1] and given[0] in ("fit", "validate", "test"):
+        CompletionCLI(args=given)
+        return 0
+    parser = ArgumentParser(prog="energydiff complete", description=fill.__doc__)
+    parser.add_function_arguments(fill, fail_untyped=True, as_positional=True)
+    fill(**parser.parse_args(given).as_dict())
+    return 0

@@ -1,0 +1,245 @@
+"""``energydiff fit``, ``validate`` and ``test``: LightningCLI with what one value fixes linked."""
+
+import json
+import math
+import platform
+from collections.abc import Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from energydiff.console import quiet_lightning
+from energydiff.errors import UserError
+from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
+from energydiff.training.data import DiffusionData
+from energydiff.training.ema import EMA
+from energydiff.training.finish import CalibrateAndExport, is_exported
+from energydiff.training.guard import NonFiniteGuard
+from energydiff.training.module import DiffusionModule
+from energydiff.training.monitor import LyapunovMonitor
+from energydiff.training.progress import Throughput, progress_bar
+from energydiff.training.stream_module import StreamModule
+
+
+class SaveRun(SaveConfigCallback):
+    """Writes the resolved configuration and the environment into the run folder, on fit."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        run = Path(trainer.default_root_dir)
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+        environment = {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+            "packages": {d.name: d.version for d in distributions()},
+        }
+        (run / "environment.json").write_text(json.dumps(environment, indent=1))
+
+
+class EnergyDiffCLI(LightningCLI):
+    """``energydiff fit|validate|test`` over :class:`DiffusionModule` and :class:`DiffusionData`.
+
+    ``fit`` resumes from the run folder's last checkpoint if there is one, and writes its export if
+    only that is missing; ``validate`` and ``test`` measure it.
+    """
+
+    module: type[StreamModule] = DiffusionModule
+
+    def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
+        quiet_lightning()
+        super().__init__(
+            self.module,
+            DiffusionData,
+            save_config_callback=SaveRun,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults={
+                # Energies are differentiated in validation too. The gate copes with
+                # inference_mode, at the price of copies.
+                "inference_mode": False,
+                "use_distributed_sampler": False,  # the stream shards itself
+                "max_epochs": -1,
+                "check_val_every_n_epoch": None,
+                "num_sanity_val_steps": 0,
+                "gradient_clip_val": 1.0,
+                "log_every_n_steps": 20,
+                "enable_model_summary": False,
+                "default_root_dir": "runs/default",
+            },
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            args=args,
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        self.add_stream_arguments(parser)
+        parser.add_lightning_class_args(LyapunovMonitor, "monitor")
+        parser.add_lightning_class_args(CalibrateAndExport, "finish")
+        for source, target in (
+            ("shape", "backbone.init_args.shape"),
+            ("num_classes", "backbone.init_args.num_classes"),
+            ("sigma_data", "sigma_data"),
+            ("normalization", "normalization"),
+            ("classes", "classes"),
+        ):
+            parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
+
+    def add_stream_arguments(self, parser: LightningArgumentParser) -> None:
+        """What training on the counted stream takes, whatever is learned."""
+        parser.add_lightning_class_args(EMA, "ema")
+        parser.add_argument(
+            "--val_every_images", type=int, default=200_000, help="Images between held-out losses."
+        )
+        parser.add_argument(
+            "--checkpoint_every_images", type=int, default=100_000, help="Images between saves."
+        )
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("data.batch_size", "model.batch_size")
+        parser.link_arguments(
+            ("model.total_images", "data.batch_size"), "trainer.max_steps", compute_fn=_steps
+        )
+        parser.link_arguments(
+            ("val_every_images", "data.batch_size", "trainer.accumulate_grad_batches"),
+            "trainer.val_check_interval",
+            compute_fn=_batches,
+        )
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # What a class says of its arguments comes wrapped where its place may also be empty.
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        if str(config.trainer.precision) in ("16", "16-mixed", "16-true"):
+            # Loss scaling overflows on purpose now and then, and an overflow stops a run here.
+            raise UserError(
+                f"trainer.precision {config.trainer.precision} is not supported: float16 needs a"
+                " loss scale that may overflow; use bf16-mixed."
+            )
+        plain = self.config[self.subcommand] if self.subcommand else self.config
+        self.model.config = json.loads(
+            self._parser(self.subcommand).dump(plain, format="json", skip_none=False)
+        )
+        run = Path(config.trainer.default_root_dir)
+        logger = config.trainer.logger
+        if logger is None or logger is True:
+            # A new CSV version each start: resuming keeps the history of the first part.
+            logger = [TensorBoardLogger(run, name="logs", version=""), CSVLogger(run, "metrics")]
+        steps = max(1, config.checkpoint_every_images // self.model.batch_size)
+        callbacks = [*(config.trainer.callbacks or []), Throughput(), NonFiniteGuard()]
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(progress_bar())
+        if logger:
+            callbacks.append(LearningRateMonitor())
+        if config.trainer.enable_checkpointing is not False:
+            callbacks.append(
+                ModelCheckpoint(
+                    run / LAST_CHECKPOINT.parent,
+                    filename=LAST_CHECKPOINT.stem,
+                    every_n_train_steps=steps,
+                    enable_version_counter=False,
+                )
+            )
+        try:
+            return super().instantiate_trainer(logger=logger, callbacks=callbacks, **kwargs)
+        except MisconfigurationException as error:
+            raise UserError(f"trainer: {error}") from error
+
+    def fit(self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any) -> None:
+        """``trainer.fit``, from the last checkpoint of the run folder if it has one."""
+        run = Path(self.trainer.default_root_dir)
+        last = run / LAST_CHECKPOINT
+        if ckpt_path is None and last.is_file():
+            ckpt_path = str(last)
+        if ckpt_path is not None:
+            saved = self._open(ckpt_path)
+            self._require_same_stream(ckpt_path, saved)
+            if int(saved["global_step"]) >= self.trainer.max_steps:
+                if ckpt_path == str(last) and self._must_export(run, saved):
+                    callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+                    finish = next(c for c in callbacks if isinstance(c, CalibrateAndExport))
+                    finish.complete(run, self.model, self.trainer.strategy.root_device)
+                print(
+                    f"{ckpt_path} has all of its {self.model.total_images} images; raise"
+                    " model.total_images to train on."
+                )
+                return
+        self.trainer.fit(**kwargs, ckpt_path=ckpt_path, weights_only=True)
+
+    def _must_export(self, run: Path, saved: dict[str, Any]) -> bool:
+        """Whether this process is to write what a run killed at its very end did not."""
+        trying_out = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        return self.trainer.is_global_zero and not trying_out and not is_exported(run, saved)
+
+    def validate(
+        self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any
+    ) -> None:
+        """``trainer.validate`` of a checkpoint, the run folder's last by default."""
+        self.trainer.validate(**kwargs, ckpt_path=self._trained(ckpt_path), weights_only=True)
+
+    def test(self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any) -> None:
+        """``trainer.test`` of a checkpoint, the run folder's last by default."""
+        self.trainer.test(**kwargs, ckpt_path=self._trained(ckpt_path), weights_only=True)
+
+    def _trained(self, ckpt_path: str | None) -> str:
+        """The checkpoint to measure; ``UserError`` if there is none, or of another model."""
+        file = ckpt_path or str(Path(self.trainer.default_root_dir) / LAST_CHECKPOINT)
+        self._open(file)
+        return file
+
+    def _open(self, file: str) -> dict[str, Any]:
+        """A checkpoint of the configured model."""
+        if not Path(file).is_file():
+            raise UserError(f"{file} does not exist: train first, or give --ckpt_path.")
+        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        model = self.model.describe()["model"]
+        if saved.get(CHECKPOINT_KEY, {}).get("model") != model:
+            raise UserError(
+                f"{file} is of another model than the one configured: choose another"
+                " trainer.default_root_dir, or move that run away."
+            )
+        return saved
+
+    def _require_same_stream(self, file: str, saved: dict[str, Any]) -> None:
+        """Images are counted in steps of one batch size and drawn under one seed."""
+        then, now = saved[CHECKPOINT_KEY]["config"], self.model.config
+        for name, old, new in (
+            ("data.batch_size", then["data"]["batch_size"], now["data"]["batch_size"]),
+            ("data.source", then["data"]["source"], now["data"]["source"]),
+            ("seed_everything", then["seed_everything"], now["seed_everything"]),
+        ):
+            if old != new:
+                raise UserError(
+                    f"{file} was trained with {name} {old}, not {new}: its image count and order"
+                    " would be wrong, so keep the value or choose another"
+                    " trainer.default_root_dir."
+                )
+
+
+def _steps(total_images: int, batch_size: int) -> int:
+    return math.ceil(total_images / max(1, batch_size))  # the data module refuses less than 1
+
+
+def _batches(every_images: int, batch_size: int, accumulate: int) -> int:
+    return max(1, every_images // max(1, batch_size)) * accumulate
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0."""
+    EnergyDiffCLI(args=list(arguments))
+    return 0

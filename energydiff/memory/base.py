@@ -1,0 +1,111 @@
+"""What the memories share: stored patterns, an energy H(x), and an update that never raises H.
+
+As an :class:`Energy` in nats, a memory is the Gibbs energy at temperature σ²,
+
+    E(x, σ) = H(x)/σ²,    so that V = H − (d/2) σ² log 2πσ²
+
+is H up to a constant. σ is 1 where it is not given: ``memory.energy(x)`` is H(x). No memory smooths
+H by the noise, so none claims to be ``exact``; the one that is a diffusion energy at every σ is
+:class:`EmpiricalData`, the log-sum-exp memory at β = 1/σ².
+"""
+
+import inspect
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from energydiff.energies.base import Energy, Sigma, sigma_vector
+from energydiff.errors import UserError
+
+if TYPE_CHECKING:
+    from energydiff.memory.retrieval import Retrieval
+
+
+class Memory(Energy):
+    """A memory of patterns (K, \\*shape). A subclass writes ``hamiltonian`` and ``update``, and
+    keeps the arguments of its constructor as attributes of the same names.
+
+    Attributes:
+        patterns: what is stored, (K, \\*shape).
+        promise: η such that an update lowers H by at least η(1 − η/2)‖x − x'‖²; with 0, only that
+            it does not raise H.
+    """
+
+    promise: float = 0.0
+    patterns: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("patterns", torch.empty(0))
+
+    def store(self, patterns: Tensor) -> Self:
+        """Store K patterns (K, \\*shape) in place of any before, and return the memory."""
+        patterns = torch.as_tensor(patterns)
+        if patterns.ndim < 2 or len(patterns) == 0 or not patterns.is_floating_point():
+            raise UserError(
+                "patterns must be floating point of shape (K, *shape) with K >= 1, got"
+                f" {tuple(patterns.shape)} {patterns.dtype}."
+            )
+        self.check_patterns(patterns)
+        self.shape = tuple(patterns.shape[1:])
+        self.patterns = patterns
+        return self
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments: what a saved memory needs beside its patterns."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def check_patterns(self, patterns: Tensor) -> None:
+        """``UserError`` for patterns that this memory cannot hold."""
+
+    @abstractmethod
+    def hamiltonian(self, x: Tensor) -> Tensor:
+        """H(x), (B, d) to (B,)."""
+
+    @abstractmethod
+    def update(self, x: Tensor, held: Tensor) -> Tensor:
+        """The next state x' (B, d), with H(x') ≤ H(x); x' = x where ``held`` (B, d)."""
+
+    def start(self, x: Tensor) -> Tensor:
+        """The state that retrieval from ``x`` (B, d) starts at."""
+        return x
+
+    def __call__(self, x: Tensor, sigma: Sigma = 1.0, label: Tensor | None = None) -> Tensor:
+        self.check_states(x)  # before anything asks for the shape of what is stored
+        return super().__call__(x, sigma, label)
+
+    def forward(self, x: Tensor, sigma: Sigma = 1.0, label: Tensor | None = None) -> Tensor:
+        return self.hamiltonian(x.flatten(1)) / sigma_vector(sigma, x).square()
+
+    def retrieve(
+        self,
+        x: Tensor,
+        clamp: Tensor | None = None,
+        *,
+        steps: int = 100,
+        tolerance: float = 1e-6,
+    ) -> "Retrieval":
+        """Update ``x`` (B, \\*shape) until it rests: see :func:`energydiff.memory.retrieve`."""
+        # Sampling knows energies, not the reverse; this method only spells that function.
+        from energydiff.memory.retrieval import retrieve
+
+        return retrieve(self, x, clamp, steps=steps, tolerance=tolerance)
+
+    def check_states(self, x: Tensor) -> None:
+        """``UserError`` unless something is stored and ``x`` is (B, \\*shape) like it."""
+        if not len(self.patterns):
+            raise UserError(f"{type(self).__name__} is empty: call store(patterns) first.")
+        if tuple(x.shape[1:]) != self.shape:
+            raise UserError(
+                f"x has shape {tuple(x.shape)}; the stored patterns ask for (B, *{self.shape})."
+            )
+
+    def rows(self, like: Tensor) -> Tensor:
+        """The patterns ξ as (K, d), in the dtype of ``like``."""
+        return self.patterns.flatten(1).to(like)
+
+    def extra_repr(self) -> str:
+        return f"patterns={len(self.patterns)}"
