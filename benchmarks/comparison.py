@@ -8,7 +8,6 @@ compare`` does, with the interval taken over training seeds, and prints the tabl
 """
 
 import argparse
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,8 @@ from rich.console import Console
 
 from benchmarks.runs import train_missing
 from energydiff.errors import sentences
-from energydiff.evaluation.comparing import compare
-from energydiff.evaluation.data import EvaluationData
-from energydiff.evaluation.drawing import Drawing
-from energydiff.evaluation.measurement import Measurement
+from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings, compare
+from energydiff.files import write_json
 from energydiff.report.tables import comparison_table
 
 CURVE = (6, 12, 18, 40)
@@ -88,14 +85,14 @@ def pairs(fashion: Path | None) -> list[Pair]:
 
 def show(pair: Pair, options: argparse.Namespace) -> None:
     """Compare one pair, keep the result and print its table."""
-    store = options.out / "evaluation"
-    measurement = Measurement.open(pair.data, options.num_samples, 5, Drawing("heun", 18), store)
+    settings = Settings(options.num_samples, store=options.out / "evaluation")
+    measurement = Measurement.open(pair.data, settings)
     a, b = (
-        [run_folder(options.out, config, seed) for seed in options.seeds] for config in pair.configs
+        [OpenedModel.at(run_folder(options.out, config, seed)) for seed in options.seeds]
+        for config in pair.configs
     )
     comparison = compare(measurement, a, b, CURVE)
-    file = options.out / f"{pair.energy.replace('/', '_')}.json"
-    file.write_text(json.dumps(comparison.as_dict(), indent=1) + "\n")
+    write_json(options.out / f"{pair.energy.replace('/', '_')}.json", comparison.as_dict())
     Console(width=110).print(comparison_table(comparison, measurement.extractor.distance_name))
 
 

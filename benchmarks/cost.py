@@ -9,7 +9,6 @@ sampling with trace and certificate against sampling without. All in one run, in
 
 import argparse
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from energydiff.denoisers import build_denoiser
 from energydiff.energies.base import Denoiser
 from energydiff.evaluation.cost import Timing, Work, operations, peak_bytes, timings
+from energydiff.files import write_json
 from energydiff.potentials import MLP, Backbone, Transformer, UNet
 from energydiff.sampling import Euler, Heun, certify, karras_sigmas
 
@@ -275,9 +275,7 @@ def main(arguments: list[str] | None = None) -> None:
         met = "met   " if target["value"] <= target["target"] else "MISSED"  # type: ignore[operator]
         print(f"  {met} {target['name']}: {target['value']:.2f}, at most {target['target']}")
     if args.json:
-        args.json.write_text(
-            json.dumps({"rows": [asdict(row) for row in rows], "targets": checked}, indent=2)
-        )
+        write_json(args.json, {"rows": [asdict(row) for row in rows], "targets": checked})
 
 
 if __name__ == "__main__":

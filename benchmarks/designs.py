@@ -30,6 +30,7 @@ from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser
 from energydiff.errors import sentences
 from energydiff.evaluation.cost import timings
+from energydiff.files import write_json
 from energydiff.landscape import held_out_losses
 from energydiff.saving import open_model
 
@@ -93,7 +94,7 @@ def main() -> None:
         torch.set_num_threads(1)
         train_all(options)
         rows = measure(options)
-        (options.out / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
+        write_json(options.out / "summary.json", rows)
         Console().print(table(rows, len(options.seeds)))
 
 

@@ -5,7 +5,6 @@ images with noise σ_min on them; docs/likelihood.md says what the columns mean.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 from energydiff.data import open_data
 from energydiff.denoisers import EnergyDenoiser, UnconstrainedDenoiser
 from energydiff.errors import UserError, sentences
+from energydiff.files import write_json
 from energydiff.landscape import (
     bits_per_dim,
     denoising_bound,
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         numbers = measure(model, raw, options.probes or None, options.levels)
         show(numbers)
         if options.json:
-            options.json.write_text(json.dumps(numbers, indent=2))
+            write_json(options.json, numbers)
 
 
 def measure(model: SavedModel, raw: Tensor, probes: int | None, levels: int) -> dict[str, Any]:

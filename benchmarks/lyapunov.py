@@ -10,7 +10,6 @@ unguarded and guarded sampling, and the likelihood three ways.
 """
 
 import argparse
-import json
 import os
 import statistics
 from dataclasses import dataclass
@@ -29,9 +28,8 @@ from energydiff.denoisers import EnergyDenoiser
 from energydiff.diffusion import anchor_gauge, calibrate_gauge
 from energydiff.energies import GaussianMixture
 from energydiff.errors import sentences
-from energydiff.evaluation.data import EvaluationData
-from energydiff.evaluation.drawing import Drawing
-from energydiff.evaluation.measurement import Measurement
+from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings
+from energydiff.files import write_json
 from energydiff.landscape import (
     bits_per_dim,
     denoising_bound,
@@ -101,7 +99,7 @@ def main() -> None:
             options.jobs,
         )
         rows = measure_all(tasks, options)
-        (options.out / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
+        write_json(options.out / "summary.json", rows)
         if options.million:
             count_many(tasks, options)
         for task in tasks:
@@ -232,8 +230,8 @@ def measure(model: SavedModel, held_out: Source, options: argparse.Namespace) ->
 
 def quality(task: Task, run: Path, store: Path) -> float:
     """Fréchet distance of 1,000 samples, which the gauge cannot change."""
-    measurement = Measurement.open(task.data, 1_000, 5, Drawing("heun", 18), store)
-    return measurement.measure(run).quality.frechet
+    measurement = Measurement.open(task.data, Settings(1_000, store=store))
+    return measurement.measure(OpenedModel.at(run)).quality.frechet
 
 
 def likelihoods(model: SavedModel, x0: Tensor) -> dict[str, Tensor]:

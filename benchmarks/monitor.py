@@ -10,7 +10,6 @@ with the monitor's arguments in the config. Both on the CPU, interleaved.
 import argparse
 import copy
 import inspect
-import json
 import tempfile
 import time
 import warnings
@@ -28,6 +27,7 @@ from rich.table import Table
 
 from energydiff.errors import sentences
 from energydiff.evaluation.cost import Work, timings
+from energydiff.files import write_json
 from energydiff.training import EnergyDiffCLI, LyapunovMonitor, monitor
 from energydiff.training.module import DiffusionModule
 
@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     rows = [measure(config, more, args.steps, args.rounds) for config, more in runs]
     Console(width=160).print(table(rows))
     if args.json:
-        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        write_json(args.json, [asdict(row) for row in rows])
     return rows
 
 

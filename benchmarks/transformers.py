@@ -9,7 +9,6 @@ samples, and cost measured in turn.
 """
 
 import argparse
-import json
 import os
 import statistics
 from pathlib import Path
@@ -25,6 +24,7 @@ from benchmarks.runs import train_missing
 from energydiff.data import open_data
 from energydiff.errors import sentences
 from energydiff.evaluation.cost import timings
+from energydiff.files import write_json
 from energydiff.saving import open_model
 
 SAMPLES = 1_000
@@ -58,7 +58,7 @@ def main() -> None:
         }
         train_missing(runs, options.jobs)
         rows = measure(options.out, options.seeds)
-        (options.out / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
+        write_json(options.out / "summary.json", rows)
         Console().print(table(rows))
 
 

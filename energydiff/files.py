@@ -1,7 +1,10 @@
 """Files that later runs rely on: written whole or not at all, and known by their SHA-256."""
 
 import hashlib
+import json
+import math
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 
@@ -18,6 +21,26 @@ def write_whole(file: Path, content: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Plain data as JSON that every reader takes, whole or not at all; makes the folder.
+
+    What is not finite, which JSON does not know, becomes null at any depth.
+    """
+    text = json.dumps(_finite(content), indent=1, allow_nan=False)
+    write_whole(file, f"{text}\n".encode())
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {name: _finite(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+    return value
 
 
 def digest_file(file: Path) -> str:

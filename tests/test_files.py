@@ -1,10 +1,12 @@
 """Files that are written whole or not at all."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
 
-from energydiff.files import digest_file, write_whole
+from energydiff.files import digest_file, write_json, write_whole
 
 
 def test_a_file_and_its_folder_are_made_and_replaced(tmp_path: Path) -> None:
@@ -36,6 +38,21 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
         write_whole(file, b"new")
     assert file.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_what_is_not_finite_is_null_at_any_depth(tmp_path: Path) -> None:
+    content = {"a": math.nan, "b": [{"c": math.inf}, (-math.inf, 1.5)], "d": "NaN", "e": [True, 2]}
+    write_json(tmp_path / "new" / "a.json", content)
+    text = (tmp_path / "new" / "a.json").read_text()
+    expected = {"a": None, "b": [{"c": None}, [None, 1.5]], "d": "NaN", "e": [True, 2]}
+    assert json.loads(text) == expected and text.endswith("}\n")
+
+
+def test_what_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"a": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
 
 
 def test_the_digest_is_sha_256(tmp_path: Path) -> None:

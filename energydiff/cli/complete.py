@@ -1,6 +1,5 @@
 """Masked completion: ``energydiff complete fit`` trains, ``energydiff complete RUN`` fills."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,10 @@ from energydiff.completion.figure import completion_figure
 from energydiff.completion.fillings import fill_from_nearest, fill_with_mean, missing_error
 from energydiff.completion.training import CompletionModule, open_completion
 from energydiff.errors import UserError
+from energydiff.files import write_json
 from energydiff.random import PROBE, keyed_normal
+from energydiff.report import words
+from energydiff.report.sampling import write_certificate
 from energydiff.sampling import certify, join_traces
 from energydiff.training.data import DiffusionData
 
@@ -47,7 +49,7 @@ def fill(
     train = data.clean(data.train_source, len(data.train_source))
     x = data.clean(data.held_out_source, len(data.held_out_source))
     scores = keyed_normal(seed, range(len(x)), network.shape, PROBE)
-    errors, traces, arrays, shortened = [], [], {"images": x.numpy()}, 0
+    errors, traces, arrays = [], [], {"images": x.numpy()}
     for share in shares:
         hidden = network.hide(scores, torch.full((len(x),), share))
         missing = network.pixels(hidden)
@@ -71,7 +73,6 @@ def fill(
                 }
             )
         traces.append(result.trace)
-        shortened += result.shortened
         arrays |= {
             f"missing_{share:g}": missing.numpy(),
             f"filled_{share:g}": result.samples.numpy(),
@@ -81,23 +82,21 @@ def fill(
             picture = (x[rows], missing[rows], {n: f[rows] for n, f in fillings.items()})
     trace = join_traces(traces)
     certificate = certify(trace)
-    out.mkdir(parents=True, exist_ok=True)
+    settings = {"model": str(run), "steps": network.steps, "seed": seed, "shares": list(shares)}
+    assert trace.fallbacks is not None
+    tries = int((1 + trace.fallbacks.amax(1)).sum())
+    write_certificate(certificate, out, network.steps + 1, tries, settings)
     completion_figure(*picture, trace, data.normalization, out / "completion.png")
     arrays |= {name: array.numpy() for name, array in trace.arrays().items()}
     np.savez_compressed(out / "completions.npz", **arrays)  # type: ignore[arg-type]
-    record = certificate.as_dict() | {"shortened_steps": shortened}
-    (out / "certificate.json").write_text(json.dumps(record, indent=1) + "\n")
-    (out / "errors.json").write_text(json.dumps(errors, indent=1) + "\n")
+    write_json(out / "errors.json", errors)
     table = Table(title=f"{len(x)} held-out images, hidden pixels only, in {out}")
     for column in errors[0]:
         table.add_column(column)
     for row in errors:
         table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
-    verdict = "holds" if certificate.holds else "fails"
-    table.caption = (
-        f"certificate {verdict} ({certificate.claim}): E rose at {certificate.rises} of"
-        f" {certificate.steps} steps; {shortened} were shortened"
-    )
+    said = words.certificate(certificate.as_dict(), "E")
+    table.caption = f"certificate {said} {certificate.fallbacks:,} steps were shortened."
     Console().print(table)
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 import energydiff
 from energydiff.denoisers import STEP_SIZE, BlindEnergy
-from energydiff.drawing.draw import SampleRequest, draw_samples
+from energydiff.drawing import Drawing, draw_samples, is_first_rank
 from energydiff.energies import Denoiser, Guidance
 from energydiff.errors import UserError
+from energydiff.report import words
 from energydiff.report.sampling import require_room, write_sampling
 from energydiff.sampling import (
     HMC,
@@ -150,10 +151,10 @@ def sample(
     else:
         given = [f"--{name}" for name, v in (noise | {"steps": steps}).items() if v is not None]
         method = SAMPLERS[sampler](_own(sigmas, given), final_denoise=True)
-    request = SampleRequest(num_samples, seed, label, batch_size, trace)
+    how = Drawing(seed, label, batch_size, devices, accelerator)
     start = time.perf_counter()
-    result = draw_samples(saved.denoiser, method, request, devices=devices, accelerator=accelerator)
-    if result is None:  # a rank other than the first
+    result = draw_samples(saved.denoiser, method, range(num_samples), how, trace=trace)
+    if not is_first_rank():
         return None
     seconds = time.perf_counter() - start
     settings = {
@@ -217,17 +218,10 @@ def _table(
     if certificate is None:
         table.add_row("certificate", "none: nothing was recorded, or the model has no energy")
         return table
-    verdict = {True: "holds", False: "fails", None: "none to pass"}[certificate.holds]
-    table.add_row("certificate", f"{verdict} ({certificate.claim})")
-    table.add_row(
-        "  descent part, landscape part",
-        f"{certificate.descent_claim}, {certificate.landscape_claim}",
-    )
-    table.add_row("steps on which V rose", f"{certificate.rises} of {certificate.steps}")
-    table.add_row("  in the descent part", str(certificate.descent_rises))
-    table.add_row("  in the landscape part", str(certificate.landscape_rises))
-    table.add_row("worst rise of V", f"{certificate.worst_rise:.3g}")
-    table.add_row("steps with a refused proposal", str(certificate.fallbacks))
+    record = certificate.as_dict()
+    table.add_row("certificate", words.certificate(record))
+    for name, text in words.counts(record):
+        table.add_row(f"  {name}", text)
     return table
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from energydiff.console import quiet_lightning
 from energydiff.errors import UserError
+from energydiff.files import write_json
 from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
@@ -43,7 +44,7 @@ class SaveRun(SaveConfigCallback):
             "threads": torch.get_num_threads(),
             "packages": {d.name: d.version for d in distributions()},
         }
-        (run / "environment.json").write_text(json.dumps(environment, indent=1))
+        write_json(run / "environment.json", environment)
 
 
 class EnergyDiffCLI(LightningCLI):

@@ -23,14 +23,13 @@ class Completion:
     Attributes:
         samples: (B, \\*shape), visible pixels as given.
         trace: energy along the descent.
-        certificate: did E fall at every step? Its claim is ``enforced``.
-        shortened: steps taken with less than the network's own step size, summed over samples.
+        certificate: did E fall at every step? Its claim is ``enforced``; its ``fallbacks`` are the
+            steps taken with less than the network's own step size.
     """
 
     samples: Tensor
     trace: Trace
     certificate: Certificate
-    shortened: int
 
 
 @torch.no_grad()
@@ -50,20 +49,19 @@ def complete(network: MaskedCompletion, x: Tensor, hidden: Tensor) -> Completion
             f" got {tuple(x.shape)} and {tuple(hidden.shape)}."
         )
     tokens = network.encode(x, hidden)
-    recorder, shortened = Recorder(), 0
+    recorder = Recorder()
     energy, force = network.block.token_force(tokens)
     for _ in range(network.steps):
         recorder.at(1.0, energy, energy, force)
         move = _lower(network, tokens, energy, force)
-        shortened += int((move.refused > 0).sum())
         tokens = move.x
         energy, force = network.block.token_force(tokens)
-        recorder.moved(0.0, energy)
+        recorder.moved(0.0, energy, move.refused)
     recorder.at(1.0, energy, energy, force)
     predicted = network.patches.join(network.decode(tokens))
     trace = recorder.trace("enforced")
     samples = torch.where(network.pixels(hidden), predicted, x)
-    return Completion(samples, trace, certify(trace), shortened)
+    return Completion(samples, trace, certify(trace))
 
 
 def _lower(network: MaskedCompletion, tokens: Tensor, energy: Tensor, force: Tensor) -> Backtracked:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energydiff.data import Normalization
 from energydiff.report.style import INK, LINE, bare, figure
-from energydiff.sampling.certificate import certify
+from energydiff.report.words import caption
 from energydiff.sampling.trace import Trace
 
 HIDDEN = (240, 214, 178)  # a pale orange, which no grey pixel is
@@ -52,15 +52,11 @@ def completion_figure(
 def _draw_energy(axes: Axes, trace: Trace) -> None:
     """Fall of E since the start, one line per sample and their median."""
     fall = (trace.energy - trace.energy[0]).double().numpy()
-    steps, count = np.arange(len(fall)), fall.shape[1]
+    steps = np.arange(len(fall))
     lines = [np.column_stack([steps, curve]) for curve in fall.T]
     axes.add_collection(LineCollection(lines, colors=LINE, linewidths=0.6, alpha=0.1))
     axes.plot(steps, np.median(fall, 1), color=INK, linewidth=1.6, marker="o", markersize=3)
-    certificate = certify(trace)
-    axes.set_title(
-        f"E fell at {certificate.steps - certificate.rises:,} of {certificate.steps:,} steps"
-        f" of {count:,} completions (median in black)"
-    )
+    axes.set_title(f"{caption(trace, 'E')}; median in black")
     axes.set(xlabel="descent step", ylabel="E − E at the start")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(0.02)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from energydiff.data.normalization import Normalization
@@ -53,6 +53,19 @@ def image_grid(
         top, left = i // columns * (height + gap), i % columns * (width + gap)
         grid[top : top + height, left : left + width] = sample
     return Image.fromarray(grid.squeeze(2) if channels == 1 else grid)
+
+
+def open_picture(file: Path, widest: int) -> Image.Image:
+    """A picture file of any kind, made narrower if it is wider than so many pixels.
+
+    Raises UserError where there is none.
+    """
+    try:
+        with Image.open(file) as picture:
+            picture.thumbnail((widest, 4 * widest))
+            return picture.copy()
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"{file} cannot be read as a picture.") from error
 
 
 def _pixels(x: Tensor, normalization: Normalization) -> NDArray[np.uint8]:

@@ -11,16 +11,18 @@ from torch.utils.data import DataLoader
 
 from energydiff.data import Source
 from energydiff.denoisers import EnergyDenoiser
+from energydiff.drawing import draw_samples
+from energydiff.evaluation.candidate import Candidate
 from energydiff.evaluation.cost import operations, timings
-from energydiff.evaluation.drawing import Drawing
 from energydiff.evaluation.images import spread
-from energydiff.evaluation.measurement import Measurement, Side
+from energydiff.evaluation.measurement import Measurement
 from energydiff.evaluation.quality import measure_quality
 from energydiff.evaluation.records import Arm, Cost, CurvePoint, Nearest, Quality
+from energydiff.evaluation.settings import Settings
 from energydiff.landscape.asymmetry import jacobian_asymmetry
 from energydiff.landscape.bits import bits_per_dim
 from energydiff.random import HELD_OUT, keyed_normal
-from energydiff.sampling import Trace, certify, join_traces
+from energydiff.sampling import certify
 from energydiff.saving import SavedModel
 
 CERTIFIED = 256  # trajectories behind a certificate, and samples whose neighbours are sought
@@ -31,63 +33,66 @@ TIMED = 16  # samples in a timing
 
 
 def measure_arm(
-    side: Side,
+    side: Sequence[Candidate],
     features: Sequence[Tensor],
     measurement: Measurement,
     cost: Cost,
     curve: list[CurvePoint],
 ) -> Arm:
-    """Everything about one side.
+    """Everything about one side: one model, or several that differ in their training seed.
 
     Args:
         features: of each model's samples with its logits, (n, f + classes).
         cost, curve: as :func:`costs` and :func:`quality_curve` found them.
     """
     extractor, (train, held_out) = measurement.extractor, measurement.splits
-    reference = measurement.reference.features
+    settings, reference = measurement.settings, measurement.reference.features
     qualities = [
         measure_quality(extractor.features(f), extractor.logits(f), reference) for f in features
     ]
-    model, device = side.first, measurement.how.device
-    energy = model.denoiser.to(device).energy
-    samples, trace = _recorded(model, measurement.how, min(CERTIFIED, measurement.blocks.samples))
+    first = side[0].model
+    model, sampler = first.saved, settings.sampler_of(first.saved)
+    numbers = range(min(CERTIFIED, settings.num_samples))
+    drawn = draw_samples(model.denoiser, sampler, numbers, settings.drawing)
+    device = settings.drawing.device
+    energy = model.denoiser.to(device).energy  # Lightning left it elsewhere
     return Arm(
-        name=side.name,
-        runs=[str(path) for path in side.paths],
+        name=first.name,
+        runs=[str(candidate.model.path) for candidate in side],
         kind="baseline" if energy is None else "energy",
         quality=_mean_quality(qualities),
         block_frechet=[measurement.block_distances(f) for f in features],
         cost=cost,
         curve=curve,
         asymmetry=_asymmetry(model, held_out, device),
-        nearest=_nearest(samples, train, held_out),
-        certificate=None if trace is None else certify(trace).as_dict(),
+        nearest=_nearest(drawn.samples, train, held_out),
+        certificate=None if drawn.trace is None else certify(drawn.trace).as_dict(),
         bits_per_dim=_bits(model, held_out, device),
     )
 
 
-def costs(sides: Sequence[Side], how: Drawing) -> list[Cost]:
-    """What a sample costs the first model of each side, timed in turn within one run.
+def costs(models: Sequence[SavedModel], settings: Settings) -> list[Cost]:
+    """What a sample costs each model, timed in turn within one run.
 
-    The unit of operations is a forward pass of the last side's model: the denoiser of a baseline,
-    E alone of an energy; NaN of a model without products of matrices.
+    The unit of operations is a forward pass of the last model: the denoiser of a baseline, E alone
+    of an energy; NaN of a model without products of matrices.
     """
-    models = [side.first for side in sides]
+    device = settings.drawing.device
     evaluations: dict[str, int] = {}
 
     def sample(name: str, model: SavedModel) -> None:
-        method = how.method(model.sigma_min, model.sigma_max)
-        evaluations[name] = method(model.denoiser, seeds=range(TIMED), trace=False).nfe
+        sampler = settings.sampler_of(model)
+        evaluations[name] = sampler(model.denoiser, seeds=range(TIMED), trace=False).nfe
 
     for model in models:
-        model.denoiser.to(how.device)
+        model.denoiser.to(device)
     works = {str(i): partial(sample, str(i), model) for i, model in enumerate(models)}
-    x = torch.zeros(TIMED, *models[-1].denoiser.shape, device=how.device)
+    x = torch.zeros(TIMED, *models[-1].denoiser.shape, device=device)
     forward = models[-1].denoiser.energy or models[-1].denoiser.denoise
     with torch.no_grad():
         unit = operations(lambda: forward(x, 1.0))
     counts = {name: operations(work) for name, work in works.items()}
-    seconds = timings(works, 2, how.device.type)
+    seconds = timings(works, 2, device.type)
     return [
         Cost(
             evaluations[name],
@@ -99,27 +104,17 @@ def costs(sides: Sequence[Side], how: Drawing) -> list[Cost]:
 
 
 def quality_curve(
-    side: Side, steps: Sequence[int], point_costs: Sequence[Cost], measurement: Measurement
+    candidate: Candidate,
+    steps: Sequence[int],
+    point_costs: Sequence[Cost],
+    measurement: Measurement,
 ) -> list[CurvePoint]:
-    """Fréchet distance of the first model's first block of samples at several steps."""
-    draws, size = side.draws[0], measurement.blocks.size
+    """Fréchet distance of a model's first block of samples at several steps."""
+    size = measurement.settings.block_size
     return [
-        CurvePoint(k, cost, measurement.block_distances(draws.features(0, size, steps=k))[0])
+        CurvePoint(k, cost, measurement.block_distances(candidate.features(0, size, steps=k))[0])
         for k, cost in zip(steps, point_costs, strict=True)
     ]
-
-
-def _recorded(model: SavedModel, how: Drawing, count: int) -> tuple[Tensor, Trace | None]:
-    """The first samples (count, \\*shape) on the CPU and their record, drawn batch by batch."""
-    method = how.method(model.sigma_min, model.sigma_max)
-    numbers = range(count)
-    results = [
-        method(model.denoiser, seeds=how.seeds(numbers[i : i + how.batch_size]))
-        for i in range(0, count, how.batch_size)
-    ]
-    traces = [result.trace for result in results if result.trace is not None]
-    samples = torch.cat([result.samples.cpu() for result in results])
-    return samples, join_traces(traces) if traces else None
 
 
 def _mean_quality(qualities: Sequence[Quality]) -> Quality:

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from energydiff.errors import UserError
 from energydiff.evaluation.arms import costs, measure_arm, quality_curve
-from energydiff.evaluation.drawing import DEGRADATION
-from energydiff.evaluation.measurement import Measurement, Side
-from energydiff.evaluation.paired import kid_difference, t_interval
+from energydiff.evaluation.candidate import DEGRADATION, Candidate
+from energydiff.evaluation.intervals import t_interval
+from energydiff.evaluation.kid import kid_difference
+from energydiff.evaluation.measurement import Measurement
+from energydiff.evaluation.opened import OpenedModel
 from energydiff.evaluation.records import (
     Arm,
     Comparison,
@@ -25,15 +26,15 @@ from energydiff.evaluation.records import (
 
 def compare(
     measurement: Measurement,
-    a: Sequence[Path],
-    b: Sequence[Path],
-    steps: Sequence[int],
+    a: Sequence[OpenedModel],
+    b: Sequence[OpenedModel],
+    steps: Sequence[int] = (),
     controls: bool = True,
 ) -> Comparison:
     """A against B at the same noise.
 
     Args:
-        a, b: paths of models; several are training seeds, paired in their order.
+        a, b: one model each, or several training seeds, paired in their order.
         steps: of the quality–cost curve.
         controls: also draw A with other seeds and blurred, to see what this n can tell apart.
     """
@@ -42,19 +43,20 @@ def compare(
             f"training seeds are compared in pairs: {len(a)} models on one side and {len(b)} on"
             " the other."
         )
-    sides = measurement.side(a), measurement.side(b)
+    sides = [[measurement.candidate(model) for model in side] for side in (a, b)]
     for side in sides:
-        side.require_distinct()
-    provenance, *others = (measurement.provenance(model) for side in sides for model in side.models)
+        _require_distinct(side)
+    provenance, *others = (measurement.provenance(model.saved) for model in (*a, *b))
     for other in others:
         provenance.require_same(other)
-    n = measurement.blocks
-    features = [[draws.features(0, n.samples) for draws in side.draws] for side in sides]
-    own = measurement.how.steps
-    measured = {k: costs(sides, replace(measurement.how, steps=k)) for k in {own, *steps}}
+    settings = measurement.settings
+    features = [[c.features(0, settings.num_samples) for c in side] for side in sides]
+    firsts = [side[0].model.saved for side in sides]
+    own = settings.steps
+    measured = {k: costs(firsts, replace(settings, steps=k)) for k in {own, *steps}}
     arms = []
     for i, side in enumerate(sides):
-        curve = quality_curve(side, steps, [measured[k][i] for k in steps], measurement)
+        curve = quality_curve(side[0], steps, [measured[k][i] for k in steps], measurement)
         arms.append(measure_arm(side, features[i], measurement, measured[own][i], curve))
     pure = [[measurement.extractor.features(f) for f in found] for found in features]
     differences = np.subtract(arms[0].block_frechet, arms[1].block_frechet)
@@ -70,7 +72,7 @@ def compare(
         over="training seeds" if several else "blocks of seeds",
         matched=matched(arms[0].cost, arms[1].curve),
         matched_frechet=arms[0].block_frechet[0][0],
-        controls=_controls(measurement, sides[0], arms[0]) if controls else None,
+        controls=_controls(measurement, sides[0][0], arms[0]) if controls else None,
         provenance=provenance,
     )
 
@@ -102,14 +104,26 @@ def matched(cost: Cost, curve: Sequence[CurvePoint]) -> Matched:
     return Matched(at("nfe"), at("forward_equivalents"), at("seconds"))
 
 
-def _controls(measurement: Measurement, side: Side, arm: Arm) -> Controls:
+def _require_distinct(side: Sequence[Candidate]) -> None:
+    """``UserError`` if a model is given twice: no training seed counts as two."""
+    seen: dict[str, Candidate] = {}
+    for candidate in side:
+        other = seen.setdefault(candidate.digest, candidate)
+        if other is not candidate:
+            raise UserError(
+                f"{other.model.path} and {candidate.model.path} are one model: give each training"
+                " seed once."
+            )
+
+
+def _controls(measurement: Measurement, candidate: Candidate, arm: Arm) -> Controls:
     """Can this n tell A from A, and A from a blurred A?"""
-    draws, n = side.draws[0], measurement.blocks
-    again, blurred = draws.features(n.samples, n.samples, degraded=True).chunk(2, 1)
+    n = measurement.settings.num_samples
+    again, blurred = candidate.features(n, n, degraded=True).chunk(2, 1)
     other = measurement.block_distances(again)
     return Controls(
         same=t_interval(np.subtract(arm.block_frechet[0], other)),
         degraded=t_interval(np.subtract(measurement.block_distances(blurred), other)),
         degradation=DEGRADATION,
-        floor=measurement.floor(draws.features(0, n.samples)),
+        floor=measurement.floor(candidate.features(0, n)),
     )

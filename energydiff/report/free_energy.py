@@ -14,7 +14,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from torch import Tensor
 
 from energydiff.report.style import ALARM, INK, LINE, figure
-from energydiff.sampling.certificate import certify, rising
+from energydiff.report.words import caption
+from energydiff.sampling.certificate import rising
 from energydiff.sampling.trace import Trace
 
 FREE_ENERGY_LABEL = "free energy V(x, σ)"
@@ -28,7 +29,7 @@ def free_energy_plot(trace: Trace, path: str | Path) -> None:
     with figure(path, 6.4, 4.2) as drawing:
         axes = drawing.add_subplot()
         draw_free_energy(axes, trace)
-        axes.set_title(certificate_sentence(trace))
+        axes.set_title(caption(trace))
 
 
 def draw_free_energy(axes: Axes, trace: Trace) -> None:
@@ -116,26 +117,6 @@ def scale_axes(axes: Axes, trace: Trace) -> None:
         axes.autoscale(axis="x")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def certificate_sentence(trace: Trace) -> str:
-    """The certificate of a trace in one sentence."""
-    certificate = certify(trace)
-    samples = trace.free_energy.shape[1]
-    if certificate.holds:
-        basis = {
-            "proved": "as theory proves",
-            "enforced": "as the sampler enforces",
-            "observed": "observed, not guaranteed",
-        }[certificate.claim]
-        return f"V fell at all {certificate.steps:,} steps of {samples:,} samples ({basis})"
-    share = certificate.rises / certificate.steps
-    if certificate.holds is None:
-        return f"V rose at {share:.1%} of {certificate.steps:,} steps (noise was added: no claim)"
-    return (
-        f"V rose at {certificate.rises:,} of {certificate.steps:,} steps ({share:.2%}),"
-        f" by {certificate.worst_rise:.3g} at worst"
-    )
 
 
 def _rise_points(trace: Trace) -> tuple[Tensor, Tensor]:

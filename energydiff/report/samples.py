@@ -14,11 +14,11 @@ from energydiff.report.free_energy import (
     FREE_ENERGY_LABEL,
     along,
     along_label,
-    certificate_sentence,
     draw_curves,
     scale_axes,
 )
 from energydiff.report.style import PALETTE, QUIET, bare, figure
+from energydiff.report.words import caption
 from energydiff.sampling.trace import Trace
 
 GAP = 6  # pixels between samples: strokes that touch the edge must not run into the next one
@@ -61,7 +61,7 @@ def samples_with_traces(
             bottom.tick_params(which="minor", length=0)
         axes[1, 0].set_ylabel(FREE_ENERGY_LABEL)
         drawing.supxlabel(along_label(trace), fontsize=10)
-        drawing.suptitle(certificate_sentence(trace), fontsize=11)
+        drawing.suptitle(caption(trace), fontsize=11)
 
 
 def comparison_grid(

@@ -1,7 +1,6 @@
 """The folder that a sampling run leaves: images, arrays, the record and what it proves."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from energydiff.data import write_images
 from energydiff.errors import UserError
+from energydiff.files import write_json
 from energydiff.report.free_energy import free_energy_plot
 from energydiff.report.samples import sample_grid
 from energydiff.sampling import Certificate, SampleResult, Trace, certify
@@ -69,8 +69,7 @@ def write_sampling(
         certificate = certify(result.trace)
         _write_trace(result.trace, out, settings)
         free_energy_plot(result.trace, out / "free_energy.png")
-        cost = {"nfe": result.nfe, "energy_evaluations": result.energy_evaluations}
-        _write_json(out / "certificate.json", certificate.as_dict() | cost | {"settings": settings})
+        write_certificate(certificate, out, result.nfe, result.energy_evaluations, settings)
     arrays = {
         "samples": result.samples.numpy(),
         "raw": model.normalization.decode(result.samples).numpy(),
@@ -84,11 +83,19 @@ def write_sampling(
     return certificate
 
 
+def write_certificate(
+    certificate: Certificate, out: Path, nfe: int, energy_evaluations: int, settings: dict[str, Any]
+) -> None:
+    """Write ``certificate.json``: its numbers, what a sample cost, and how samples were made."""
+    cost = {"nfe": nfe, "energy_evaluations": energy_evaluations, "settings": settings}
+    write_json(out / "certificate.json", certificate.as_dict() | cost)
+
+
 def _write_trace(trace: Trace, out: Path, settings: dict[str, Any]) -> None:
     arrays = {name: array.numpy() for name, array in trace.arrays().items()}
     np.savez_compressed(out / "trace.npz", **arrays)  # type: ignore[arg-type]
     shapes = {name: list(array.shape) for name, array in arrays.items()}
-    _write_json(
+    write_json(
         out / "trace.json",
         {
             "arrays": {n: {"meaning": TRACE_MEANING[n], "shape": s} for n, s in shapes.items()},
@@ -113,11 +120,3 @@ def load_trace(folder: str | Path) -> Trace:
         raise UserError(
             f"{folder} holds no trace.npz and trace.json of samples ({error})."
         ) from error
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in content.items()
-    }
-    file.write_text(json.dumps(finite, indent=1, allow_nan=False) + "\n")

@@ -8,12 +8,12 @@ import lightning.pytorch as pl
 import torch
 
 from energydiff.denoisers import BlindEnergy
+from energydiff.drawing import Drawing
 from energydiff.errors import UserError
-from energydiff.evaluation import Reference, measure_quality, open_extractor, reference_features
-from energydiff.evaluation.data import EvaluationData
-from energydiff.evaluation.drawing import Drawing, Quantised, SamplerName
-from energydiff.evaluation.extractors import Extractor
-from energydiff.evaluation.quality import require_measurable
+from energydiff.evaluation import EvaluationData, Extractor, Reference, measure_quality
+from energydiff.evaluation.candidate import Quantised
+from energydiff.evaluation.measurement import open_measurable, open_reference
+from energydiff.evaluation.settings import SamplerName, named_sampler
 from energydiff.training.module import DiffusionModule
 from energydiff.training.periodic import PeriodicCallback, gathered
 
@@ -56,7 +56,8 @@ class QualityMonitor(PeriodicCallback):
     ) -> None:
         super().__init__(every_images)
         self.samples, self.data, self.weights = samples, data, weights
-        self.how = Drawing(sampler, steps, seed=0, batch_size=batch_size)
+        self.sampler, self.steps = sampler, steps
+        self.how = Drawing(batch_size=batch_size)
         self._opened: tuple[Extractor, Reference] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -74,14 +75,14 @@ class QualityMonitor(PeriodicCallback):
         assert self._opened is not None
         denoiser, (extractor, reference) = module.denoiser, self._opened
         extract = Quantised(extractor, module.normalization, degraded=False)
-        method = self.how.method(module.sigma_min, module.sigma_max)
+        sampler = named_sampler(self.sampler, self.steps, module.sigma_min, module.sigma_max)
         was_training = denoiser.training
         denoiser.eval()
         mine = range(trainer.global_rank, self.samples, trainer.world_size)
         found = [torch.empty(0, extractor.dim + extractor.classes)]  # of a rank without samples
-        for i in range(0, len(mine), self.how.batch_size):
-            seeds = self.how.seeds(mine[i : i + self.how.batch_size])
-            found.append(extract(method(denoiser, seeds=seeds, trace=False).samples).cpu())
+        for numbers in self.how.batches(mine):
+            drawn = self.how.draw(denoiser, sampler, numbers, trace=False)
+            found.append(extract(drawn.samples).cpu())
         denoiser.train(was_training)
         everything = gathered(torch.cat(found), self.samples, trainer)
         values = {"quality/frechet": math.nan}
@@ -97,22 +98,12 @@ class QualityMonitor(PeriodicCallback):
     def _open(self, trainer: pl.Trainer, module: DiffusionModule) -> tuple[Extractor, Reference]:
         """Extractor and reference, the first rank first: it trains or reads, the others recall."""
         data = self.data or EvaluationData.of_run(module.config, Path(trainer.default_root_dir))
-        splits = data.open()
-        source = data.reference_of(splits)
-        data.require_enough(self.samples, source)
-        require_measurable(self.samples, len(source))
+        splits = open_measurable(data, self.samples)
         opened: tuple[Extractor, Reference] | None = None
         for turn in (True, False):
             if trainer.is_global_zero == turn:
-                extractor = open_extractor(
-                    data.extractor_name,
-                    train=splits.train,
-                    held_out=splits.held_out,
-                    weights=self.weights,
-                ).to(module.device)
-                reference = reference_features(source, extractor)
-                reference.require_shape(tuple(module.denoiser.shape))
-                opened = extractor, reference
+                opened = open_reference(data, splits, module.device, self.weights, cache=None)
             trainer.strategy.barrier()
         assert opened is not None
+        opened[1].require_shape(tuple(module.denoiser.shape))
         return opened

@@ -44,7 +44,7 @@ def test_without_shortened_steps_it_is_what_was_trained() -> None:
     x, hidden = masked(net)
     result = complete(net, x, hidden)
     missing = net.pixels(hidden)
-    assert result.shortened == 0
+    assert result.certificate.fallbacks == 0
     assert_close(result.samples[missing], net.patches.join(net(x, hidden))[missing])
     assert result.trace.energy.shape == (net.steps + 1, 5)
     assert_close(net.loss(x, hidden), missing_error(result.samples, x, missing))
@@ -61,7 +61,7 @@ def test_energy_falls_however_long_the_step() -> None:
     plain = net.block.descend(net.encode(x, hidden), net.steps, net.step_size)[1]
     assert (plain.diff(dim=0) > 0).any()  # or this test shows nothing
     result = complete(net, x, hidden)
-    assert result.shortened > 0
+    assert result.certificate.fallbacks > 0
     assert result.certificate.holds
     assert result.certificate.claim == "enforced"
     assert (result.trace.energy.diff(dim=0) <= 0).all()

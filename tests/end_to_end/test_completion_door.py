@@ -31,6 +31,8 @@ def test_completions_of_held_out_images(fit, door, tmp_path: Path) -> None:
     assert (tmp_path / "completion.png").stat().st_size > 10_000
     certificate = json.loads((tmp_path / "certificate.json").read_text())
     assert certificate["holds"] and certificate["claim"] == "enforced"
+    assert certificate["nfe"] == 5 and certificate["settings"]["shares"] == [0.25, 0.5]
+    assert "certificate holds: E fell at all" in " ".join(done.out.split())
     errors = json.loads((tmp_path / "errors.json").read_text())
     assert len(errors) == 2 * 3
     with np.load(tmp_path / "completions.npz") as arrays:

@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from energydiff.evaluation.comparing import compare
-from energydiff.evaluation.data import EvaluationData
-from energydiff.evaluation.drawing import Drawing
-from energydiff.evaluation.measurement import Measurement
-from energydiff.evaluation.paired import t_interval
+from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings, compare
+from energydiff.evaluation.intervals import t_interval
 
 IMAGES = 64_000
 COMPARISONS, BLOCKS, SIZE = 20, 5, 100
@@ -37,17 +34,18 @@ def trained(process, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path
 @pytest.fixture(scope="module")
 def measurement(tmp_path_factory: pytest.TempPathFactory) -> Measurement:
     data = EvaluationData(small_reference=True)
-    how = Drawing("heun", 18, 0, 256, 1, "cpu")
-    return Measurement.open(data, BLOCKS * 200, BLOCKS, how, tmp_path_factory.mktemp("store"))
+    store = tmp_path_factory.mktemp("store")
+    settings = Settings(BLOCKS * 200, BLOCKS, batch_size=256, accelerator="cpu", store=store)
+    return Measurement.open(data, settings)
 
 
 def test_a_model_is_not_separable_from_itself(
     measurement: Measurement, trained: dict[int, Path]
 ) -> None:
     """20 comparisons with other seeds each, 95 % of them within binomial error."""
-    draws = measurement.side([trained[IMAGES]]).draws[0]
+    candidate = measurement.candidate(OpenedModel.at(trained[IMAGES]))
     count = 2 * COMPARISONS * BLOCKS
-    features = measurement.extractor.features(draws.features(0, count * SIZE))
+    features = measurement.extractor.features(candidate.features(0, count * SIZE))
     distances = [measurement.distance(part) for part in features.split(SIZE)]
     pairs = np.reshape(distances, (COMPARISONS, 2, BLOCKS))
     same = sum(t_interval(a - b).verdict == "not separable" for a, b in pairs)
@@ -57,7 +55,8 @@ def test_a_model_is_not_separable_from_itself(
 def test_half_the_training_is_found_worse(
     measurement: Measurement, trained: dict[int, Path]
 ) -> None:
-    found = compare(measurement, [trained[IMAGES // 2]], [trained[IMAGES]], steps=(18,))
+    half, whole = (OpenedModel.at(trained[images]) for images in (IMAGES // 2, IMAGES))
+    found = compare(measurement, [half], [whole], steps=(18,))
     assert found.verdict == "worse", found.frechet
     assert found.kid.verdict == "worse", found.kid
     assert found.controls is not None and found.controls.same.verdict == "not separable"

@@ -10,10 +10,14 @@ import torch
 
 from energydiff.data import Normalization, Splits, open_data
 from energydiff.denoisers import build_denoiser
-from energydiff.evaluation import Extractor, classifier, open_extractor
-from energydiff.evaluation.data import EvaluationData
-from energydiff.evaluation.drawing import Drawing
-from energydiff.evaluation.measurement import Measurement
+from energydiff.evaluation import (
+    EvaluationData,
+    Extractor,
+    Measurement,
+    Settings,
+    classifier,
+    open_extractor,
+)
 from energydiff.potentials import MLP
 from energydiff.saving import SavedModel, save_model
 
@@ -90,9 +94,11 @@ def measurement(
     """Of digits in the classifier's features: 40 samples in two blocks, three Euler steps."""
     monkeypatch.setattr(classifier, "SHOWN_IMAGES", QUICK)
     data = EvaluationData(small_reference=True)
-    how = Drawing("euler", 3, 0, 16, 1, "cpu")
     store = shutil.copytree(classifier_cache, tmp_path / "store")  # its classifier is trained
-    return Measurement.open(data, 40, 2, how, store)
+    settings = Settings(
+        40, 2, sampler="euler", steps=3, batch_size=16, accelerator="cpu", store=store
+    )
+    return Measurement.open(data, settings)
 
 
 @pytest.fixture

@@ -12,17 +12,27 @@ import torch
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
-from energydiff.evaluation.arms import _nearest, _recorded, costs
-from energydiff.evaluation.comparing import compare, matched
-from energydiff.evaluation.measurement import Blocks, Measurement, Side
+from energydiff.evaluation import Measurement, OpenedModel, Settings, compare
+from energydiff.evaluation.arms import _nearest, costs
+from energydiff.evaluation.comparing import matched
 from energydiff.evaluation.records import Comparison, Cost, CurvePoint, Matched
 from energydiff.potentials import MLP
-from energydiff.saving import SavedModel, open_model, save_model
+from energydiff.saving import SavedModel
 
 
 @pytest.fixture
-def comparison(measurement: Measurement, exported: dict[str, Path]) -> Comparison:
-    return compare(measurement, [exported["energy"]], [exported["baseline"]], steps=(2, 3))
+def energy(exported: dict[str, Path]) -> OpenedModel:
+    return OpenedModel.at(exported["energy"])
+
+
+@pytest.fixture
+def baseline(exported: dict[str, Path]) -> OpenedModel:
+    return OpenedModel.at(exported["baseline"])
+
+
+@pytest.fixture
+def comparison(measurement: Measurement, energy: OpenedModel, baseline: OpenedModel) -> Comparison:
+    return compare(measurement, [energy], [baseline], steps=(2, 3))
 
 
 def test_a_comparison_holds_everything(comparison: Comparison) -> None:
@@ -54,27 +64,25 @@ def test_a_baseline_costs_one_forward_pass_a_call_and_an_energy_more(
 
 
 def test_a_model_against_itself_is_not_separable(
-    measurement: Measurement, exported: dict[str, Path]
+    measurement: Measurement, energy: OpenedModel
 ) -> None:
     """The same noise: every difference is exactly zero."""
-    energy = [exported["energy"]]
-    found = compare(measurement, energy, energy, steps=(3,), controls=False)
+    found = compare(measurement, [energy], [energy], steps=(3,), controls=False)
     assert found.verdict == "not separable"
     assert found.frechet.mean == found.kid.mean == 0
     assert found.matched.nfe == pytest.approx(found.matched_frechet, rel=1e-6)
 
 
 def test_the_interval_of_several_models_is_over_their_seeds(
-    measurement: Measurement, exported: dict[str, Path], tmp_path: Path
+    measurement: Measurement, energy: OpenedModel
 ) -> None:
-    sides: tuple[list[Path], list[Path]] = ([], [])
+    sides: tuple[list[OpenedModel], list[OpenedModel]] = ([], [])
     for seed in range(2):
         for side, parametrization in zip(sides, ("inner_product", "unconstrained"), strict=True):
             torch.manual_seed(seed)
             model = build_denoiser(MLP((1, 8, 8), width=16, depth=1), 0.85, parametrization)
-            saved = open_model(exported["energy"])
-            side.append(tmp_path / f"{parametrization}_{seed}")
-            save_model(SavedModel(model, saved.normalization, 0.02, 10.0), side[-1])
+            saved = replace(energy.saved, denoiser=model.eval().requires_grad_(False))
+            side.append(OpenedModel(Path(f"{parametrization}_{seed}"), saved))
     found = compare(measurement, *sides, steps=(3,), controls=False)
     assert found.over == "training seeds"
     assert np.shape(found.a.block_frechet) == (2, 2)
@@ -91,21 +99,10 @@ def test_an_image_is_its_own_nearest_neighbour(measurement: Measurement) -> None
     assert moved.samples == pytest.approx(0.05, abs=2e-3)
 
 
-def test_what_is_recorded_does_not_depend_on_the_batch(
-    measurement: Measurement, exported: dict[str, Path]
-) -> None:
-    model = open_model(exported["energy"])
-    (one, whole), (two, parts) = (
-        _recorded(model, replace(measurement.how, batch_size=size), 7) for size in (7, 3)
+def test_costs_grow_with_the_steps(measurement: Measurement, baseline: OpenedModel) -> None:
+    (few,), (many,) = (
+        costs([baseline.saved], replace(measurement.settings, steps=k)) for k in (2, 20)
     )
-    torch.testing.assert_close(one, two)
-    assert whole is not None and parts is not None
-    torch.testing.assert_close(whole.free_energy, parts.free_energy, rtol=1e-4, atol=1e-4)
-
-
-def test_costs_grow_with_the_steps(measurement: Measurement, exported: dict[str, Path]) -> None:
-    side = measurement.side([exported["baseline"]])
-    (few,), (many,) = (costs([side], replace(measurement.how, steps=k)) for k in (2, 20))
     assert (few.nfe, many.nfe) == (3, 21)
     assert many.forward_equivalents == pytest.approx(7 * few.forward_equivalents)
 
@@ -125,29 +122,27 @@ def test_without_a_curve_nothing_is_matched() -> None:
 def test_a_mixture_in_closed_form_has_no_forward_pass_to_count(measurement: Measurement) -> None:
     mixture = GaussianMixture(torch.zeros(1, 1, 8, 8), 0.5)
     saved = SavedModel(mixture, measurement.splits.train.normalization, 0.02, 10.0)
-    (found,) = costs([Side([Path("mixture")], [saved], [])], measurement.how)
+    (found,) = costs([saved], measurement.settings)
     assert found.nfe == 4 and math.isnan(found.forward_equivalents)
 
 
 def test_a_model_is_no_second_training_seed(
-    measurement: Measurement, exported: dict[str, Path], tmp_path: Path
+    measurement: Measurement, energy: OpenedModel, baseline: OpenedModel, tmp_path: Path
 ) -> None:
-    again = shutil.copytree(exported["energy"], tmp_path / "again")
+    again = OpenedModel.at(shutil.copytree(energy.path, tmp_path / "again"))
     with pytest.raises(UserError, match=r"energy and .*again are one model"):
-        compare(measurement, [exported["energy"], again], [exported["baseline"]] * 2, steps=())
+        compare(measurement, [energy, again], [baseline] * 2)
 
 
 def test_all_training_seeds_are_drawn_alike(
-    measurement: Measurement, exported: dict[str, Path], tmp_path: Path
+    measurement: Measurement, energy: OpenedModel, baseline: OpenedModel
 ) -> None:
-    other = tmp_path / "other"
-    save_model(replace(open_model(exported["baseline"]), sigma_max=20.0), other)
-    models = list(exported.values())
+    other = OpenedModel(Path("other"), replace(baseline.saved, sigma_max=20.0))
     with pytest.raises(UserError, match="their sigma_max differs"):
-        compare(measurement, models, [exported["energy"], other], steps=())
+        compare(measurement, [energy, baseline], [energy, other])
 
 
 @pytest.mark.parametrize(("samples", "blocks"), [(10, 3), (10, 1), (4, 4), (0, 2)])
 def test_blocks_must_divide_the_samples(samples: int, blocks: int) -> None:
     with pytest.raises(UserError, match="equal blocks"):
-        Blocks(samples, blocks)
+        Settings(samples, blocks)

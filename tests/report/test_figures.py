@@ -17,7 +17,8 @@ from energydiff.report import (
     sample_grid,
     samples_with_traces,
 )
-from energydiff.report.free_energy import certificate_sentence, draw_free_energy
+from energydiff.report.free_energy import draw_free_energy
+from energydiff.report.words import TIED, caption
 from energydiff.sampling import Euler, Langevin, karras_sigmas
 
 NORMALIZATION = Normalization(0, 255)
@@ -54,8 +55,8 @@ def opened(path):
 
 def test_no_marks_where_v_fell(result):
     assert marks(result.trace) == []
-    assert certificate_sentence(result.trace) == (
-        "V fell at all 63 steps of 9 samples (as theory proves)"
+    assert caption(result.trace) == (
+        "V fell at all 63 steps of 9 samples (proved by the construction)"
     )
 
 
@@ -65,7 +66,9 @@ def test_every_planted_rise_is_marked_where_v_rose(result):
     want = [[float(trace.sigma[k + 1]), float(trace.free_energy[k + 1, b])] for k, b in places]
     (got,) = marks(trace)
     torch.testing.assert_close(torch.tensor(sorted(got)), torch.tensor(sorted(want)))
-    assert certificate_sentence(trace).startswith("V rose at 3 of 63 steps (4.76%), by ")
+    assert caption(trace).startswith(
+        f"V rose at 3 of 63 steps of 9 samples (4.8{TIED}%), at worst by "
+    )
 
 
 def test_a_value_that_is_not_finite_is_marked_at_the_point_before(result):

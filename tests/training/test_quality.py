@@ -11,10 +11,13 @@ import torch
 
 from energydiff.diffusion import EquilibriumMatching
 from energydiff.errors import UserError
-from energydiff.evaluation import classifier
-from energydiff.evaluation.data import EvaluationData
-from energydiff.evaluation.drawing import Drawing
-from energydiff.evaluation.measurement import Measurement
+from energydiff.evaluation import (
+    EvaluationData,
+    Measurement,
+    OpenedModel,
+    Settings,
+    classifier,
+)
 from energydiff.potentials import MLP
 from energydiff.saving import save_model
 from energydiff.training import EMA, DiffusionData, DiffusionModule, QualityMonitor
@@ -49,10 +52,11 @@ def test_the_numbers_are_those_of_the_evaluation(
     trainer.fit(module, data)
     assert len(seen) == 2  # after 16 and 32 images
     save_model(module.saved_model(), tmp_path / "model")  # averaged weights, after fit
-    how = Drawing("euler", 2, 0, 24, 1, "cpu")
-    found = Measurement.open(
-        EvaluationData(small_reference=True), 24, 2, how, tmp_path / "cache"
-    ).measure(tmp_path / "model")
+    settings = Settings(
+        24, 2, sampler="euler", steps=2, accelerator="cpu", store=tmp_path / "cache"
+    )
+    measurement = Measurement.open(EvaluationData(small_reference=True), settings)
+    found = measurement.measure(OpenedModel.at(tmp_path / "model"))
     expected = {f"quality/{name}": value for name, value in asdict(found.quality).items()}
     assert seen[-1] == pytest.approx(expected, rel=1e-3)
     assert seen[0]["quality/frechet"] != seen[1]["quality/frechet"]  # it is looked at anew

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from energydiff.evaluation.extractors.base import Extractor, three_channels
-from energydiff.evaluation.extras import import_extra
+from energydiff.extras import import_extra
 from energydiff.files import digest_file
 
 NAME = "efficientnet-lite0"

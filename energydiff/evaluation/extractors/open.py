@@ -8,7 +8,7 @@ from energydiff.data import Source
 from energydiff.errors import UserError
 from energydiff.evaluation.extractors import efficientnet, task_classifier
 from energydiff.evaluation.extractors.base import Extractor
-from energydiff.evaluation.extras import import_extra
+from energydiff.extras import import_extra
 
 
 def open_extractor(

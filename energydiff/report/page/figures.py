@@ -11,8 +11,8 @@ import torch
 from energydiff.evaluation.records import Comparison
 from energydiff.report.page.model import PageModel
 from energydiff.report.page.run import Series
-from energydiff.report.page.words import distance
 from energydiff.report.style import ALARM, PALETTE
+from energydiff.report.words import distance
 from energydiff.sampling.certificate import rising
 from energydiff.sampling.trace import Trace
 

@@ -1,16 +1,15 @@
 """A model as the page shows it: what it is, how it was trained, and a few samples of it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from energydiff.evaluation import OpenedModel, Settings
 from energydiff.report.page.run import Series, read_metrics, read_training
-from energydiff.sampling import Certificate, Heun, Sampler, Trace, certify, karras_sigmas
+from energydiff.sampling import Certificate, Trace, certify
 from energydiff.sampling.run import Point
-from energydiff.saving import SavedModel, open_model
+from energydiff.saving import SavedModel
 
 
 @dataclass(frozen=True)
@@ -44,29 +43,24 @@ class PageModel:
 
 
 def page_model(
-    path: str | Path,
+    model: OpenedModel,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
     *,
     name: str | None = None,
-    sampler: Sampler | None = None,
-    seeds: Iterable[int] = range(16),
+    count: int = 16,
 ) -> PageModel:
-    """Open a run folder, a checkpoint or an export and sample it for the page.
+    """Sample a model for the page.
 
     Args:
-        path: of the model.
-        name: for headings; the last part of ``path`` by default.
-        sampler: Heun in 18 steps over the model's own noise levels and a final denoising by
-            default.
-        seeds: of the samples, the same for all models of a page.
+        settings: sampler, steps and seed; Heun in 18 steps and a final denoising by default.
+        name: for headings; the last part of the model's path by default.
+        count: how many samples; sample i depends on (seed, i) alone.
 
     Raises:
-        UserError: there is no model at ``path``, or its metrics cannot be read.
+        UserError: its metrics cannot be read.
     """
-    path = Path(path)
-    model = open_model(path)
-    images_seen, versions = read_training(path)
-    if sampler is None:
-        sampler = Heun(karras_sigmas(18, model.sigma_min, model.sigma_max), final_denoise=True)
+    saved = model.saved
+    images_seen, versions = read_training(model.path)
     denoised: list[Tensor] = []
     sigmas: list[float] = []
 
@@ -74,13 +68,15 @@ def page_model(
         denoised.append((point.x - point.residual).cpu())
         sigmas.append(point.sigma)
 
-    result = sampler(model.denoiser, seeds=seeds, on_step=watch)
+    result = settings.drawing.draw(
+        saved.denoiser, settings.sampler_of(saved), range(count), on_step=watch
+    )
     return PageModel(
-        name=name or path.resolve().name,
-        path=str(path),
-        model=model,
+        name=name or model.name,
+        path=str(model.path),
+        model=saved,
         images_seen=images_seen,
-        metrics=read_metrics(path),
+        metrics=read_metrics(model.path),
         samples=result.samples.cpu(),
         trajectories=torch.stack(denoised),
         trace=result.trace,

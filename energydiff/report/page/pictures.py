@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from energydiff.data import Normalization
-from energydiff.errors import UserError
+from energydiff.data.images import open_picture
 
 LARGEST = 64  # pixels of a sample's longer edge on the page
 STRIP_BYTES = 1_500_000  # of all film strips before compression
@@ -46,12 +46,8 @@ def strip_uris(trajectories: Tensor, normalization: Normalization, strips: int) 
 
 def picture_uri(file: Path) -> str:
     """A picture file, made narrower if it is very wide."""
-    try:
-        with Image.open(file) as picture:
-            picture.thumbnail((WIDEST, 4 * WIDEST))
-            return _uri(picture if picture.mode in ("L", "P", "RGB") else picture.convert("RGBA"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"{file} cannot be read as a picture for the page.") from error
+    picture = open_picture(file, WIDEST)
+    return _uri(picture if picture.mode in ("L", "P", "RGB") else picture.convert("RGBA"))
 
 
 def _pixels(x: Tensor, normalization: Normalization) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from typing import Any
 from energydiff.errors import UserError
 from energydiff.evaluation.records import Comparison, Controls, Interval, Provenance
 from energydiff.report.page.model import PageModel
-from energydiff.report.page.words import CLAIMS, distance, interval, number, numbers
+from energydiff.report.words import counts, distance, interval, number, numbers
 from energydiff.saving import SavedModel, describe
 
 NAMES = {
@@ -74,22 +74,8 @@ def training(model: PageModel) -> Table:
 
 def certificates(records: Sequence[tuple[str, dict[str, Any]]]) -> Table:
     """Certificates side by side, from names and records."""
-    rows: list[tuple[str, ...]] = []
-    for label, key in (
-        ("steps examined", "steps"),
-        ("rises of V", "rises"),
-        ("rises of the descent part", "descent_rises"),
-        ("rises of the landscape part", "landscape_rises"),
-        ("samples with a rise", "rising_samples"),
-        ("steps short of the descent bound", "bound_misses"),
-        ("proposals refused", "fallbacks"),
-    ):
-        rows.append((label, *(f"{record[key]:,}" for _, record in records)))
-    rows.append(("worst rise in one step", *(number(r["worst_rise"]) for _, r in records)))
-    rows.append(("at σ", *(number(record["worst_sigma"]) for _, record in records)))
-    rows.append(("allowed for rounding, at most", *(number(r["tolerance"]) for _, r in records)))
-    for label, key in (("descent part", "descent_claim"), ("landscape part", "landscape_claim")):
-        rows.append((f"a pass of the {label} is", *(CLAIMS[r[key]] for _, r in records)))
+    columns = [counts(record) for _, record in records]
+    rows = [(cells[0][0], *(text for _, text in cells)) for cells in zip(*columns, strict=True)]
     return Table("Steps counted over all samples", ("", *(n for n, _ in records)), rows)
 
 

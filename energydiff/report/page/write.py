@@ -12,7 +12,8 @@ from plotly.offline import get_plotlyjs
 from energydiff.errors import UserError
 from energydiff.evaluation.records import Comparison
 from energydiff.files import write_whole
-from energydiff.report.page import figures, tables, words
+from energydiff.report import words
+from energydiff.report.page import figures, tables
 from energydiff.report.page.model import PageModel
 from energydiff.report.page.pictures import are_images, picture_uri, sample_uris, strip_uris
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
+from energydiff.evaluation import OpenedModel
 from energydiff.evaluation.records import (
     Arm,
     Comparison,
@@ -66,7 +67,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[PageModel]:
     run = write_run(folder / "run", saved("inner_product"))
     save_model(saved("unconstrained"), folder / "export")
     paths = ((run, "<script>alert(1)</script>"), (folder / "export", "baseline"))
-    return [page_model(path, name=name, seeds=range(5)) for path, name in paths]
+    return [page_model(OpenedModel.at(path), name=name, count=5) for path, name in paths]
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import torch
 from energydiff.data import Normalization
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
+from energydiff.evaluation import OpenedModel
 from energydiff.evaluation.records import Comparison, Interval
 from energydiff.report.page import PageModel, page_model, write_page
 from energydiff.saving import SavedModel, save_model
@@ -143,7 +144,7 @@ def test_what_is_missing_is_said(models: list[PageModel], tmp_path: Path) -> Non
 def test_samples_that_are_no_images(tmp_path: Path) -> None:
     energy = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.1)
     save_model(SavedModel(energy, Normalization(0, 1)), tmp_path / "export")
-    model = page_model(tmp_path / "export", seeds=range(2))
+    model = page_model(OpenedModel.at(tmp_path / "export"), count=2)
     reader = written([model], None, tmp_path / "page.html")
     assert "The samples are not images" in reader.text
     assert [a["id"] for _, a in reader.elements if a.get("id") == "traces-figure-0"]

@@ -1,10 +1,11 @@
-"""Numbers and verdicts in words."""
+"""Numbers, verdicts and certificates in words: the one place that knows how they read."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from energydiff.evaluation.records import Comparison, Interval
+from energydiff.sampling import Trace, certify
 
 CLAIMS = {
     "proved": "proved by the construction",
@@ -79,19 +80,56 @@ def distance(comparison: Comparison) -> str:
     return "FID" if comparison.provenance.makes_fid else "Fréchet distance"
 
 
-def certificate(record: Mapping[str, Any]) -> str:
-    """A certificate (:meth:`~energydiff.sampling.Certificate.as_dict`) in words, from its verb."""
-    steps, rises, claim = record["steps"], record["rises"], CLAIMS[record["claim"]]
+def certificate(record: Mapping[str, Any], value: str = "V") -> str:
+    """A certificate (:meth:`~energydiff.sampling.Certificate.as_dict`) in words, from its verb.
+
+    ``value`` is what must fall.
+    """
+    course = _course(record, value, f"{record['steps']:,} steps")
     if record["holds"]:
-        return f"holds: V fell at all {steps:,} steps ({claim})."
-    share = f"V rose at {rises:,} of {steps:,} steps ({number(100 * rises / steps, 2)}{TIED}%)"
+        return f"holds: {course}."
     if record["holds"] is None:
-        return f"makes no claim: {claim}; {share}."
-    worst = record["worst_rise"]  # None where a file of JSON could not hold what is not finite
-    finite = worst is not None and math.isfinite(worst)
+        return f"makes no claim: {CLAIMS[record['claim']]}; {course}."
     return (
-        f"fails: {share}, in {record['rising_samples']:,} of the samples, at worst"
-        f" {f'by {number(worst)}' if finite else 'to a value that is not finite'}"
+        f"fails: {course}, in {record['rising_samples']:,} of the samples, {_worst(record)}"
         f" at σ = {number(record['worst_sigma'])}"
         f" (sample {record['worst_sample']}, step {record['worst_step']})."
     )
+
+
+def caption(trace: Trace, value: str = "V") -> str:
+    """The certificate of a trace in a few words, as of a figure."""
+    record, samples = certify(trace).as_dict(), trace.free_energy.shape[1]
+    course = _course(record, value, f"{record['steps']:,} steps of {samples:,} samples")
+    return f"{course}, {_worst(record)}" if record["holds"] is False else course
+
+
+def counts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The numbers of a certificate, each after its name."""
+    return [
+        ("steps examined", f"{record['steps']:,}"),
+        ("rises of V", f"{record['rises']:,}"),
+        ("rises of the descent part", f"{record['descent_rises']:,}"),
+        ("rises of the landscape part", f"{record['landscape_rises']:,}"),
+        ("samples with a rise", f"{record['rising_samples']:,}"),
+        ("steps short of the descent bound", f"{record['bound_misses']:,}"),
+        ("proposals refused", f"{record['fallbacks']:,}"),
+        ("worst rise in one step", number(record["worst_rise"])),
+        ("at σ", number(record["worst_sigma"])),
+        ("allowed for rounding, at most", number(record["tolerance"])),
+        ("a pass of the descent part is", CLAIMS[record["descent_claim"]]),
+        ("a pass of the landscape part is", CLAIMS[record["landscape_claim"]]),
+    ]
+
+
+def _course(record: Mapping[str, Any], value: str, where: str) -> str:
+    if record["holds"]:
+        return f"{value} fell at all {where} ({CLAIMS[record['claim']]})"
+    share = number(100 * record["rises"] / record["steps"], 2)
+    return f"{value} rose at {record['rises']:,} of {where} ({share}{TIED}%)"
+
+
+def _worst(record: Mapping[str, Any]) -> str:
+    worst = record["worst_rise"]  # None where a file of JSON could not hold what is not finite
+    finite = worst is not None and math.isfinite(worst)
+    return f"at worst {f'by {number(worst)}' if finite else 'to a value that is not finite'}"

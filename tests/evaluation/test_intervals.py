@@ -9,7 +9,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 
 from energydiff.errors import UserError
 from energydiff.evaluation import frechet_distance, gaussian_statistics
-from energydiff.evaluation.paired import kid_difference, t_interval
+from energydiff.evaluation.intervals import t_interval
+from energydiff.evaluation.kid import kid_difference
 from energydiff.evaluation.records import Interval
 
 

@@ -11,7 +11,7 @@ from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
 from energydiff.evaluation.records import Controls, Floor, Interval
 from energydiff.report.page import read_metrics
-from energydiff.report.page.words import (
+from energydiff.report.words import (
     certificate,
     fixed,
     interval,

@@ -7,36 +7,32 @@ import pytest
 import torch
 
 from energydiff.errors import UserError
-from energydiff.evaluation import features as draws_module
-from energydiff.evaluation.drawing import Quantised, blur
-from energydiff.evaluation.features import Draws
-from energydiff.evaluation.measurement import Measurement
-from energydiff.saving import open_model
+from energydiff.evaluation import Measurement, OpenedModel, candidate
+from energydiff.evaluation.candidate import Candidate, Quantised, blur
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[range]:
     """The numbers of the samples that are really drawn, call by call; chunks of eight."""
     calls: list[range] = []
-    draw = draws_module.draw_features
+    draw = candidate.draw_features
 
-    def counted(denoiser, sampler, request, extract, **options):  # type: ignore[no-untyped-def]
-        calls.append(request.numbers)
-        return draw(denoiser, sampler, request, extract, **options)
+    def counted(denoiser, sampler, numbers, how, extract):  # type: ignore[no-untyped-def]
+        calls.append(numbers)
+        return draw(denoiser, sampler, numbers, how, extract)
 
-    monkeypatch.setattr(draws_module, "draw_features", counted)
-    monkeypatch.setattr(draws_module, "CHUNK", 8)
+    monkeypatch.setattr(candidate, "draw_features", counted)
+    monkeypatch.setattr(candidate, "CHUNK", 8)
     return calls
 
 
 @pytest.fixture
 def make(measurement: Measurement, exported: dict[str, Path], tmp_path: Path):  # type: ignore[no-untyped-def]
-    def draws(kind: str = "energy", **how: object) -> Draws:
-        drawing = replace(measurement.how, **how)  # type: ignore[arg-type]
-        store = tmp_path / "features"
-        return Draws(open_model(exported[kind]), measurement.extractor, drawing, store)
+    def candidate_of(kind: str = "energy", **how: object) -> Candidate:
+        settings = replace(measurement.settings, store=tmp_path / "features", **how)  # type: ignore
+        return Candidate(OpenedModel.at(exported[kind]), measurement.extractor, settings)
 
-    return draws
+    return candidate_of
 
 
 def test_sample_i_does_not_depend_on_batch_or_chunk(make, drawn: list[range]) -> None:
@@ -70,7 +66,7 @@ def test_features_of_other_versions_are_drawn_anew(
     make, drawn: list[range], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make().features(0, 8)
-    monkeypatch.setattr(draws_module, "versions", lambda: {"energydiff": "another"})
+    monkeypatch.setattr(candidate, "versions", lambda: {"energydiff": "another"})
     make().features(0, 8)
     assert drawn == [range(8), range(8)]
 

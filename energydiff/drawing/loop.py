@@ -1,0 +1,119 @@
+"""Lightning's predict loop around the drawing of samples: ranks, devices, and gathering."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from energydiff.console import quiet_lightning
+from energydiff.drawing.draw import Drawing, is_first_rank
+from energydiff.energies import Denoiser
+from energydiff.errors import UserError
+from energydiff.progress import progress
+from energydiff.sampling import Sampler, SampleResult, join_traces
+
+Extract = Callable[[Tensor], Tensor]
+
+
+def run(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    numbers: range,
+    how: Drawing,
+    *,
+    trace: bool,
+    extract: Extract | None = None,
+) -> SampleResult:
+    """All samples of these numbers, or what ``extract`` makes of them, on every rank."""
+    if not numbers:
+        raise UserError(f"num_samples is {len(numbers)}; it must be at least 1.")
+    if how.label is not None and not 0 <= how.label < denoiser.num_classes:
+        raise UserError(f"label is {how.label}, but this model has {denoiser.num_classes} classes.")
+    quiet_lightning()
+    try:
+        trainer = pl.Trainer(
+            accelerator=how.accelerator,
+            devices=how.devices,
+            inference_mode=False,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"devices or accelerator: {error}") from error
+    module = _Module(denoiser, sampler, how, trace, extract)
+    loader = DataLoader(_RankBatches(trainer, numbers, how), batch_size=None, collate_fn=list)
+    batches = math.ceil(math.ceil(len(numbers) / trainer.num_devices) / how.batch_size)
+    points = len(sampler.sigmas) - 1 + sampler.final_denoise
+    with progress("Sampling steps", batches * points) as tell:
+        module.tell = tell if is_first_rank() else module.tell
+        trainer.predict(module, loader, return_predictions=False)
+    return _gathered(trainer, module, numbers)
+
+
+class _Module(pl.LightningModule):
+    """The shell that the predict loop drives; keeps what it sampled, batch by batch."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        how: Drawing,
+        trace: bool,
+        extract: Extract | None,
+    ) -> None:
+        super().__init__()
+        self.denoiser, self.sampler, self.how = denoiser, sampler, how
+        self.trace, self.extract = trace, extract
+        self.numbers: list[int] = []
+        self.results: list[SampleResult] = []
+        self.steps = 0
+        self.tell: Callable[[int], None] = lambda _: None
+
+    def predict_step(self, batch: list[int], batch_idx: int) -> None:
+        result = self.how.draw(self.denoiser, self.sampler, batch, self.trace, self._on_step)
+        self.numbers += batch
+        kept = self.extract(result.samples) if self.extract else result.samples
+        self.results.append(replace(result, samples=kept.cpu()))
+
+    def _on_step(self, *_: object) -> None:
+        self.steps += 1
+        self.tell(self.steps)
+
+
+class _RankBatches(IterableDataset[Sequence[int]]):
+    """This rank's sample numbers in batches; read when the loop starts, when ranks are known."""
+
+    def __init__(self, trainer: pl.Trainer, numbers: range, how: Drawing) -> None:
+        self.trainer, self.numbers, self.how = trainer, numbers, how
+
+    def __iter__(self) -> Iterator[Sequence[int]]:
+        mine = self.numbers[self.trainer.global_rank :: self.trainer.world_size]
+        return self.how.batches(mine)
+
+
+def _gathered(trainer: pl.Trainer, module: _Module, numbers: range) -> SampleResult:
+    """All ranks' results in the order of their numbers."""
+    part = (module.numbers, module.results)
+    parts = [part] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(parts, part)
+    order = torch.tensor([number for mine, _ in parts for number in mine])
+    if sorted(order.tolist()) != list(numbers):
+        raise RuntimeError("ranks returned overlapping or missing samples; this is a bug.")
+    order = order.argsort()
+    found = [result for _, results in parts for result in results]
+    traces = [result.trace for result in found if result.trace is not None]
+    return replace(
+        found[0],
+        samples=torch.cat([result.samples for result in found])[order],
+        trace=join_traces(traces).select(order) if traces else None,
+        nfe=max(result.nfe for result in found),
+        energy_evaluations=max(result.energy_evaluations for result in found),
+    )

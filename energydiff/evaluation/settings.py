@@ -1,0 +1,83 @@
+"""How models are measured, as the command line says it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from energydiff.drawing import Drawing
+from energydiff.errors import UserError
+from energydiff.sampling import (
+    DPMSolver2M,
+    Euler,
+    GuardedEuler,
+    GuardedHeun,
+    Heun,
+    Sampler,
+    karras_sigmas,
+)
+from energydiff.saving import SavedModel
+
+SamplerName = Literal["heun", "euler", "guarded_heun", "guarded_euler", "dpm_solver_2m"]
+SAMPLERS: dict[str, type[Sampler]] = {
+    "euler": Euler,
+    "heun": Heun,
+    "guarded_euler": GuardedEuler,
+    "guarded_heun": GuardedHeun,
+    "dpm_solver_2m": DPMSolver2M,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many samples are drawn, how, and where what is found of them is kept.
+
+    Args:
+        num_samples: n.
+        blocks: Disjoint blocks of seeds that n falls into; intervals are taken over them.
+        weights: Local file with the weights of a published extractor.
+        sampler: See docs/sample.md.
+        steps: Steps down Karras' grid, before a final denoising.
+        seed: Of the whole set; sample i depends on (seed, i) alone.
+        batch_size: Samples at a time on each device.
+        devices: How many devices share the work.
+        accelerator: As in Lightning: auto, cpu, gpu, mps.
+        store: Folder where features and results are kept; a run that was cut off goes on there.
+    """
+
+    num_samples: int = 10_000
+    blocks: int = 5
+    weights: Path | None = None
+    sampler: SamplerName = "heun"
+    steps: int = 18
+    seed: int = 0
+    batch_size: int = 64
+    devices: int = 1
+    accelerator: str = "auto"
+    store: Path = Path("runs/evaluation")
+
+    def __post_init__(self) -> None:
+        n, blocks = self.num_samples, self.blocks
+        if blocks < 2 or n < 2 * blocks or n % blocks:
+            raise UserError(
+                f"-n {n} samples do not fall into --blocks {blocks} equal blocks:"
+                " give two blocks or more, of two samples or more, that divide n."
+            )
+
+    @property
+    def block_size(self) -> int:
+        """Samples in a block."""
+        return self.num_samples // self.blocks
+
+    @property
+    def drawing(self) -> Drawing:
+        """Seed, batches and devices."""
+        return Drawing(self.seed, None, self.batch_size, self.devices, self.accelerator)
+
+    def sampler_of(self, model: SavedModel) -> Sampler:
+        """The sampler between a model's noise levels."""
+        return named_sampler(self.sampler, self.steps, model.sigma_min, model.sigma_max)
+
+
+def named_sampler(name: SamplerName, steps: int, sigma_min: float, sigma_max: float) -> Sampler:
+    """By name, on Karras' grid from σ_max to σ_min, then a final denoising."""
+    return SAMPLERS[name](karras_sigmas(steps, sigma_min, sigma_max), final_denoise=True)

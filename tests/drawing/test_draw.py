@@ -1,0 +1,54 @@
+"""Many samples: the same whatever the batch, and known to the rank that writes."""
+
+import pytest
+import torch
+
+from energydiff.drawing import Drawing, draw_features, draw_samples, is_first_rank
+from energydiff.drawing.draw import RANKS
+from energydiff.energies import GaussianMixture
+from energydiff.errors import UserError
+from energydiff.random import sample_seed
+from energydiff.sampling import Euler, karras_sigmas
+
+ENERGY = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.1)
+EULER = Euler(karras_sigmas(4, 0.02, 10.0), final_denoise=True)
+CPU = Drawing(seed=3, accelerator="cpu")
+
+
+def test_what_is_drawn_and_recorded_does_not_depend_on_the_batch() -> None:
+    whole, parts = (
+        draw_samples(ENERGY, EULER, range(7), Drawing(3, None, size, 1, "cpu")) for size in (7, 3)
+    )
+    torch.testing.assert_close(whole.samples, parts.samples)
+    assert whole.trace is not None and parts.trace is not None
+    torch.testing.assert_close(whole.trace.free_energy, parts.trace.free_energy)
+
+
+def test_any_numbers_are_those_of_the_whole_set() -> None:
+    whole = draw_samples(ENERGY, EULER, range(9), CPU, trace=False)
+    assert whole.trace is None
+    part = draw_features(ENERGY, EULER, range(4, 9), CPU, lambda x: 2 * x)
+    torch.testing.assert_close(part, 2 * whole.samples[4:])
+
+
+def test_one_batch_is_the_sampler_under_the_seeds_of_its_numbers() -> None:
+    seeds = [sample_seed(3, number) for number in (5, 2)]
+    drawn = CPU.draw(ENERGY, EULER, [5, 2])
+    assert torch.equal(drawn.samples, EULER(ENERGY, seeds=seeds).samples)
+
+
+def test_a_label_the_model_has_not_and_no_number_at_all_are_refused() -> None:
+    with pytest.raises(UserError, match="label is 1, but this model has 0 classes"):
+        draw_samples(ENERGY, EULER, range(2), Drawing(label=1))
+    with pytest.raises(UserError, match="num_samples is 0"):
+        draw_samples(ENERGY, EULER, range(0), CPU)
+
+
+def test_the_first_rank_is_known_before_the_ranks_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in RANKS:
+        monkeypatch.delenv(name, raising=False)
+    assert is_first_rank()
+    monkeypatch.setenv("LOCAL_RANK", "1")  # as Lightning starts the second process
+    assert not is_first_rank()
+    monkeypatch.setenv("RANK", "0")  # the rank among all machines says it first
+    assert is_first_rank()
