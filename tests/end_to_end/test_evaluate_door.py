@@ -1,19 +1,22 @@
 """``energydiff evaluate``: what it leaves, and what it says when it cannot."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 import energydiff
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
+from energydiff.energies import GaussianMixture
 from energydiff.evaluation import classifier
 from energydiff.potentials import MLP
-from energydiff.saving import SavedModel
+from energydiff.saving import LAST_CHECKPOINT, SavedModel
 
 FEW = ("-n", 40, "--blocks", 2, "--sampler", "euler", "--steps", 2, "--accelerator", "cpu")
 
@@ -83,6 +86,53 @@ def test_report_writes_one_page_about_two_models(evaluate, digits_model, tmp_pat
     assert alone.code == 0, alone.err
     assert "a against b" not in out.read_text()
     assert "one model or two, not 3" in evaluate("report", a, b, a, "--out", out).sentence
+
+
+def test_a_model_is_read_once(
+    door, tiny_mlp: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the page, the comparison and the search for the data alike; a run and an export."""
+    monkeypatch.setattr(classifier, "SHOWN_IMAGES", 3_000)
+    run, other = tmp_path / "run", tmp_path / "other"
+    fit = ("fit", "--config", tiny_mlp, "--model.total_images", 64, "--finish.evaluations", 64)
+    assert door(*fit, "--trainer.default_root_dir", run).code == 0
+    shutil.copytree(run / "export", other)
+    models = [run / LAST_CHECKPOINT, other / "model.safetensors"]
+    read: list[Path] = []
+
+    def counts(load):  # type: ignore[no-untyped-def]
+        def counted(file, *arguments, **options):  # type: ignore[no-untyped-def]
+            if not options.get("mmap"):  # which reads no weights until they are asked for
+                read.append(Path(file))
+            return load(file, *arguments, **options)
+
+        return counted
+
+    monkeypatch.setattr(torch, "load", counts(torch.load))
+    monkeypatch.setattr(safetensors.torch, "load_file", counts(safetensors.torch.load_file))
+    few = (*FEW, "--store", store)
+    for command, expected in (
+        (("report", run, other, "--curve", "[2]", "--out", tmp_path / "page.html"), [1, 1]),
+        (("compare", run, other, "--curve", "[2]"), [1, 1]),
+        (("fid", run), [1, 0]),
+    ):
+        read.clear()
+        done = door("evaluate", *command, *few)
+        assert done.code == 0, done.err
+        assert [read.count(model) for model in models] == expected, command
+
+
+def test_what_a_mixture_has_no_number_of_is_null(evaluate, digits_model, tmp_path: Path) -> None:
+    """Forward passes are counted in those of B, and a closed form has none."""
+    mixture = GaussianMixture(torch.zeros(1, 1, 8, 8), 0.5)
+    energydiff.save_model(
+        SavedModel(mixture, Normalization(0, 16), 0.02, 10.0), tmp_path / "mixture"
+    )
+    done = evaluate("compare", digits_model("a"), tmp_path / "mixture", "--curve", "[1]")
+    assert done.code == 0, done.err
+    text = written(done.out).read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["a"]["cost"]["forward_equivalents"] is None
 
 
 def test_earlier_results_compare_unless_they_were_measured_otherwise(
