@@ -58,7 +58,7 @@ def run_demo(out: Path, num_samples: int, total_images: int | None) -> dict[str,
     measurement = Measurement.open(EvaluationData(small_reference=True), settings)
     comparison = compare(measurement, [energy], [baseline], CURVE)
     summary = comparison.as_dict() | {
-        "held_out_loss": {model.name: loss(model, measurement) for model in (energy, baseline)},
+        "held_out_loss": {model.name: held_out(model, measurement) for model in (energy, baseline)},
         "held_out_sigmas": HELD_OUT_SIGMAS,
     }
     write_json(out / "summary.json", summary)
@@ -102,7 +102,7 @@ def train_both(out: Path, total_images: int | None) -> None:
             raise UserError(f"training the {arm} failed; see {out / f'{arm}.log'}.")
 
 
-def loss(model: OpenedModel, measurement: Measurement) -> float:
+def held_out(model: OpenedModel, measurement: Measurement) -> float:
     """Denoising loss on held-out images, the mean over nine noise levels."""
     denoiser = model.saved.denoiser
     sigma_data = float(denoiser.sigma_data)  # type: ignore[arg-type]

@@ -25,10 +25,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from energydiff.cli.training import EnergyDiffCLI
 from energydiff.errors import sentences
 from energydiff.evaluation.cost import Work, timings
 from energydiff.files import write_json
-from energydiff.training import EnergyDiffCLI, LyapunovMonitor, monitor
+from energydiff.training import LyapunovMonitor, monitor
 from energydiff.training.module import DiffusionModule
 
 CONFIGS = [f"configs/digits/energy_{name}.yaml" for name in ("mlp", "unet", "transformer")]

@@ -19,13 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cost import denoiser_call, training_step
-from benchmarks.demo import DigitFeatures, measured, timed_samples
+from benchmarks.demo import held_out
 from benchmarks.runs import train_missing
-from energydiff.data import open_data
+from energydiff.drawing import draw_samples
 from energydiff.errors import sentences
+from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings
 from energydiff.evaluation.cost import timings
 from energydiff.files import write_json
-from energydiff.saving import open_model
+from energydiff.sampling import certify
+from energydiff.saving import SavedModel, open_model
 
 SAMPLES = 1_000
 CONFIGS = Path("configs/digits")
@@ -69,28 +71,32 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
 
 def measure(out: Path, seeds: list[int]) -> list[dict[str, Any]]:
     """Quality of every run, and cost of every arm in units of the last."""
-    data = open_data("digits", labels=True)
-    features = DigitFeatures(data.train, data.held_out)
+    settings = Settings(SAMPLES, batch_size=250, accelerator="cpu", store=out / "evaluation")
+    measurement = Measurement.open(EvaluationData(small_reference=True), settings)
     rows = []
     for arm in ARMS:
-        qualities = []
-        for seed in seeds:
-            model = open_model(run_folder(out, arm, seed))
-            samples, _ = timed_samples(model, SAMPLES)
-            qualities.append(measured(model, samples, data.held_out, features))
+        models = [OpenedModel.at(run_folder(out, arm, seed)) for seed in seeds]
         rows.append(
             {
                 "arm": arm,
-                "parameters": sum(p.numel() for p in model.denoiser.parameters()),
-                "losses": [quality["heldout_loss"] for quality in qualities],
-                "frechet": [quality["frechet"] for quality in qualities],
-                "rises": [quality["rises"] for quality in qualities],
+                "parameters": sum(p.numel() for p in models[0].saved.denoiser.parameters()),
+                "losses": [held_out(model, measurement) for model in models],
+                "frechet": [measurement.measure(model).quality.frechet for model in models],
+                "rises": [_rises(model.saved, settings) for model in models],
             }
         )
     for trains, name in ((True, "step"), (False, "call")):
         for row, ratio in zip(rows, _costs(out, seeds[0], trains), strict=True):
             row[name] = ratio
     return rows
+
+
+def _rises(model: SavedModel, settings: Settings) -> int | None:
+    """Steps on which V rose, over all samples; ``None`` without an energy."""
+    drawn = draw_samples(
+        model.denoiser, settings.sampler_of(model), range(SAMPLES), settings.drawing
+    )
+    return None if drawn.trace is None else certify(drawn.trace).rises
 
 
 def _costs(out: Path, seed: int, trains: bool, images: int = 64, rounds: int = 25) -> list[float]:
