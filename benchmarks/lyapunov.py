@@ -39,13 +39,14 @@ from energydiff.landscape import (
 )
 from energydiff.progress import progress
 from energydiff.random import HELD_OUT, keyed_normal
-from energydiff.sampling import Euler, GuardedHeun, Heun, certify, karras_sigmas
+from energydiff.sampling import Euler, Heun, certify, karras_sigmas, make_sampler
 from energydiff.saving import SavedModel, open_model
 
 OBJECTIVES = {"denoising": "DenoisingScoreMatching", "dual": "DualScoreMatching"}
 SIGMAS = torch.logspace(-1.5, 0.9, 9).tolist()
 BIAS_SIGMAS = (0.03, 0.12, 0.5, 2.0)
 STEPS = (6, 18, 64)
+SAMPLERS = ("euler", "heun", "guarded_heun")
 POINTS = 50_000
 MANY_STEPS = 1_000_000
 MIXTURE = GaussianMixture(
@@ -215,11 +216,12 @@ def measure(model: SavedModel, held_out: Source, options: argparse.Namespace) ->
         residual = slope - (energy.dim - noise.square().flatten(1).sum(1))
         row[f"bias {sigma:g}"] = float(residual.mean())
 
-    for sampler in (Euler, Heun, GuardedHeun):
+    for sampler in SAMPLERS:
         for steps in STEPS:
-            method = sampler(karras_sigmas(steps, model.sigma_min, model.sigma_max))
+            sigmas = karras_sigmas(steps, model.sigma_min, model.sigma_max)
+            method = make_sampler(sampler, sigmas, final_denoise=False)
             certificate = certify(method(energy, seeds=range(options.samples)).trace)
-            name = f"{sampler.__name__} {steps}"
+            name = f"{sampler} {steps}"
             row[name] = certificate.rises / certificate.steps
             row[f"{name}, descent"] = certificate.descent_rises / certificate.steps
     for name, nats in likelihoods(model, clean[: options.images]).items():
@@ -274,7 +276,7 @@ def table(name: str, rows: list[dict[str, Any]]) -> Table:
         cells = []
         for way in ways:
             mean = statistics.mean(row[quantity] for row in rows if row["way"] == way)
-            share = quantity.split()[0] in ("Euler", "Heun", "GuardedHeun")
+            share = quantity.split()[0] in SAMPLERS
             cells.append(f"{100 * mean:.3g} %" if share else f"{mean:.4g}")
         result.add_row(quantity, *cells)
     return result

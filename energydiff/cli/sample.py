@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
@@ -19,45 +19,19 @@ from energydiff.errors import UserError
 from energydiff.report import words
 from energydiff.report.sampling import require_room, write_sampling
 from energydiff.sampling import (
-    HMC,
-    MALA,
-    Ancestral,
-    Armijo,
     Certificate,
-    Churn,
-    DPMSolver2M,
-    Euler,
     GradientDescent,
-    GuardedEuler,
-    GuardedHeun,
-    Heun,
-    Langevin,
-    Nesterov,
     Sampler,
     SampleResult,
     geometric_sigmas,
     given_sigmas,
     karras_sigmas,
     linear_sigmas,
+    make_sampler,
+    sampler_class,
 )
+from energydiff.saving import SavedModel
 
-SAMPLERS: dict[str, type[Sampler]] = {
-    "euler": Euler,
-    "heun": Heun,
-    "guarded_euler": GuardedEuler,
-    "guarded_heun": GuardedHeun,
-    "dpm_solver_2m": DPMSolver2M,
-    "ancestral": Ancestral,
-    "churn": Churn,
-    "langevin": Langevin,
-    "mala": MALA,
-    "hmc": HMC,
-}
-DESCENTS: dict[str, type[GradientDescent]] = {
-    "gradient_descent": GradientDescent,
-    "nesterov": Nesterov,
-    "armijo": Armijo,
-}
 Grid = Literal["karras", "geometric", "linear"]
 GRIDS = {"karras": karras_sigmas, "geometric": geometric_sigmas, "linear": linear_sigmas}
 
@@ -65,22 +39,8 @@ GRIDS = {"karras": karras_sigmas, "geometric": geometric_sigmas, "linear": linea
 def sample(
     model: Path,
     num_samples: int = 64,
-    sampler: Literal[
-        "heun",
-        "euler",
-        "guarded_heun",
-        "guarded_euler",
-        "dpm_solver_2m",
-        "ancestral",
-        "churn",
-        "langevin",
-        "mala",
-        "hmc",
-        "gradient_descent",
-        "nesterov",
-        "armijo",
-    ]
-    | None = None,
+    sampler: str | None = None,
+    sampler_options: dict[str, bool | int | float | str] | None = None,
     steps: int | None = None,
     grid: Grid | None = None,
     rho: float | None = None,
@@ -103,7 +63,9 @@ def sample(
     Args:
         model: A run folder, a checkpoint or an exported model.
         num_samples: How many; sample i depends on (seed, i) alone.
-        sampler: See docs/sample.md; heun by default, armijo for a noise-blind energy.
+        sampler: A name from docs/sample.md, or the import path of a class of your own; heun by
+            default, armijo for a noise-blind energy.
+        sampler_options: Of the sampler, each by its name: --sampler_options.updates 20
         steps: Steps down the noise grid, 18 by default, and a final denoising; descent on a
             noise-blind energy takes at most this many, 100 by default.
         grid: Spacing of the noise levels, karras by default.
@@ -111,7 +73,8 @@ def sample(
         sigma_min: Lowest noise; the model's own by default.
         sigma_max: Highest noise; the model's own by default.
         sigmas: All noise levels instead of a grid, falling and separated by commas: 10,3,1,0.3,0.1
-        step_size: Of a descent, which Armijo's rule may shorten; 0.02 by default.
+        step_size: Short for --sampler_options.step_size; 0.02 by default for a descent, which
+            Armijo's rule may shorten.
         seed: Of the whole set.
         label: Class index for a model with labels.
         guidance: Weight w of classifier-free guidance, (1+w) E(x, label) − w E(x); needs a label.
@@ -122,35 +85,14 @@ def sample(
         out: Folder for the images, arrays, plots and the certificate.
         require_descent: Refuse what cannot be certified before sampling it.
     """
-    saved = energydiff.open_model(model)
-    if guidance is not None:
-        saved = replace(saved, denoiser=Guidance(saved.denoiser, guidance))
-        if label is None:
-            raise UserError("--guidance needs a --label to guide towards.")
-    sampler = sampler or ("armijo" if isinstance(saved.denoiser, BlindEnergy) else "heun")
+    saved = _opened(model, label, guidance)
+    levels = Levels(grid, rho, sigma_min, sigma_max, sigmas, steps)
+    options = ({} if step_size is None else {"step_size": step_size}) | (sampler_options or {})
+    name = sampler or ("armijo" if isinstance(saved.denoiser, BlindEnergy) else "heun")
+    method = _method(saved, name, levels, options)
     if require_descent:
-        saved.denoiser.require_energy()
-        if not trace:
-            raise UserError("--require_descent needs the record that --trace false switches off.")
-        if sampler in SAMPLERS and SAMPLERS[sampler].stochastic:
-            raise UserError(
-                f"--require_descent cannot be met by {sampler}: its noise raises V, as it should."
-            )
+        _require_certifiable(saved.denoiser, method, trace)
     require_room(out, num_samples, record=trace and saved.denoiser.energy is not None)
-    noise = {"grid": grid, "rho": rho, "sigma_min": sigma_min, "sigma_max": sigma_max}
-    if sampler in DESCENTS:
-        given = [f"--{name}" for name, v in (noise | {"sigmas": sigmas}).items() if v is not None]
-        method: Sampler = _descent(saved.denoiser, sampler, steps, step_size, given)
-    elif step_size is not None:
-        raise UserError(f"--step_size is of a descent; {sampler} goes down a noise grid.")
-    elif sigmas is None:
-        low = saved.sigma_min if sigma_min is None else sigma_min
-        high = saved.sigma_max if sigma_max is None else sigma_max
-        levels = _spaced(18 if steps is None else steps, grid or "karras", rho, low, high)
-        method = SAMPLERS[sampler](levels, final_denoise=True)
-    else:
-        given = [f"--{name}" for name, v in (noise | {"steps": steps}).items() if v is not None]
-        method = SAMPLERS[sampler](_own(sigmas, given), final_denoise=True)
     how = Drawing(seed, label, batch_size, devices, accelerator)
     start = time.perf_counter()
     result = draw_samples(saved.denoiser, method, range(num_samples), how, trace=trace)
@@ -159,53 +101,114 @@ def sample(
     seconds = time.perf_counter() - start
     settings = {
         "model": str(model),
-        "sampler": sampler,
-        "steps": len(method.sigmas) - 1,
-        "grid": None if sampler in DESCENTS else "own" if sigmas else grid or "karras",
-        "sigma_min": method.sigmas[-1].item(),
-        "sigma_max": method.sigmas[0].item(),
-        "sigmas": method.sigmas.tolist(),
+        "sampler": name,
+        "sampler_options": options,
         "seed": seed,
         "label": label,
         "guidance": guidance,
-        "final_denoise": method.final_denoise,
     }
-    if isinstance(method, GradientDescent):
-        settings |= {"step_size": method.step_size, "resting_norm": method.tolerance}
-    certificate = write_sampling(result, saved, out, settings)
+    certificate = write_sampling(result, saved, out, settings | _described(method, levels))
     Console().print(_table(result, certificate, seconds, out))
     return certificate
 
 
-def _descent(
-    model: Denoiser, name: str, steps: int | None, step_size: float | None, given: list[str]
-) -> GradientDescent:
-    """Descent of a noise-blind energy to the resting norm that training chose."""
+@dataclass(frozen=True)
+class Levels:
+    """The noise levels that were asked for; ``None`` is the default."""
+
+    grid: Grid | None
+    rho: float | None
+    sigma_min: float | None
+    sigma_max: float | None
+    sigmas: str | None
+    steps: int | None
+
+    def beside(self, allowed: str) -> str:
+        """What was given beside the one option that may be."""
+        given = [name for name, value in vars(self).items() if value is not None]
+        return " and ".join(f"--{name}" for name in given if name != allowed)
+
+    @property
+    def spacing(self) -> str:
+        return "own" if self.sigmas else self.grid or "karras"
+
+    def of(self, saved: SavedModel) -> Tensor:
+        """The noise grid, between the model's own levels where no others are given."""
+        if self.sigmas is not None:
+            return self._own(self.sigmas)
+        low = saved.sigma_min if self.sigma_min is None else self.sigma_min
+        high = saved.sigma_max if self.sigma_max is None else self.sigma_max
+        steps, grid = 18 if self.steps is None else self.steps, self.grid or "karras"
+        if self.rho is None:
+            return GRIDS[grid](steps, low, high)
+        if grid != "karras":
+            raise UserError(f"--rho shapes the karras grid only: leave it out with --grid {grid}.")
+        return karras_sigmas(steps, low, high, self.rho)
+
+    def _own(self, sigmas: str) -> Tensor:
+        if others := self.beside("sigmas"):
+            raise UserError(f"--sigmas is the whole noise grid: leave out {others}.")
+        try:
+            return given_sigmas([float(level) for level in sigmas.strip("[]").split(",")])
+        except ValueError:
+            raise UserError(
+                f"--sigmas must be numbers separated by commas, as in 10,3,1,0.3,0.1; got {sigmas}."
+            ) from None
+
+
+def _opened(path: Path, label: int | None, guidance: float | None) -> SavedModel:
+    """The model at ``path``, guided if so asked."""
+    saved = energydiff.open_model(path)
+    if guidance is None:
+        return saved
+    saved = replace(saved, denoiser=Guidance(saved.denoiser, guidance))
+    if label is None:
+        raise UserError("--guidance needs a --label to guide towards.")
+    return saved
+
+
+def _method(saved: SavedModel, name: str, levels: Levels, options: dict[str, Any]) -> Sampler:
+    """The sampler; a descent goes to the resting norm that training chose."""
+    if not issubclass(sampler_class(name), GradientDescent):
+        return make_sampler(name, levels.of(saved), **options)
+    model = saved.denoiser
     if not isinstance(model, BlindEnergy):
         raise UserError(f"--sampler {name} descends a noise-blind energy; this model has noise.")
-    if given:
-        raise UserError(f"--sampler {name} knows no noise levels: leave out {' and '.join(given)}.")
-    length = STEP_SIZE if step_size is None else step_size
-    return DESCENTS[name](100 if steps is None else steps, length, float(model.resting_norm))
+    if given := levels.beside("steps"):
+        raise UserError(f"--sampler {name} knows no noise levels: leave out {given}.")
+    own = {
+        "steps": 100 if levels.steps is None else levels.steps,
+        "step_size": STEP_SIZE,
+        "tolerance": float(model.resting_norm),
+    }
+    return make_sampler(name, None, **own | options)
 
 
-def _spaced(steps: int, grid: Grid, rho: float | None, low: float, high: float) -> Tensor:
-    if rho is None:
-        return GRIDS[grid](steps, low, high)
-    if grid != "karras":
-        raise UserError(f"--rho shapes the karras grid only: leave it out with --grid {grid}.")
-    return karras_sigmas(steps, low, high, rho)
-
-
-def _own(sigmas: str, others: list[str]) -> Tensor:
-    if others:
-        raise UserError(f"--sigmas is the whole noise grid: leave out {' and '.join(others)}.")
-    try:
-        return given_sigmas([float(level) for level in sigmas.strip("[]").split(",")])
-    except ValueError:
+def _require_certifiable(model: Denoiser, method: Sampler, trace: bool) -> None:
+    """``UserError`` where no certificate could hold."""
+    model.require_energy()
+    if not trace:
+        raise UserError("--require_descent needs the record that --trace false switches off.")
+    if method.stochastic:
         raise UserError(
-            f"--sigmas must be numbers separated by commas, as in 10,3,1,0.3,0.1; got {sigmas}."
-        ) from None
+            f"--require_descent cannot be met by {method.name}: its noise raises V, as it should."
+        )
+
+
+def _described(method: Sampler, levels: Levels) -> dict[str, Any]:
+    """What a sampler does, for a record of it."""
+    sigmas = method.sigmas.tolist()
+    settings = {
+        "steps": len(sigmas) - 1,
+        "grid": None if isinstance(method, GradientDescent) else levels.spacing,
+        "sigma_min": sigmas[-1],
+        "sigma_max": sigmas[0],
+        "sigmas": sigmas,
+        "final_denoise": method.final_denoise,
+    }
+    if isinstance(method, GradientDescent):
+        settings |= {"step_size": method.step_size, "resting_norm": method.tolerance}
+    return settings
 
 
 def _table(

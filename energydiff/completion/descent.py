@@ -4,6 +4,7 @@ Recorded in the samplers' :class:`Trace`: there is no noise, so σ is 1, V and E
 energy, ``grad_norm`` is ‖∂E/∂g‖, and the landscape part and ``bound`` are 0.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,8 @@ from energydiff.completion.network import MaskedCompletion
 from energydiff.errors import UserError
 from energydiff.sampling.backtracking import Backtracked, backtrack
 from energydiff.sampling.certificate import Certificate, certify
-from energydiff.sampling.trace import Recorder, Trace
+from energydiff.sampling.path import Step, follow
+from energydiff.sampling.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -48,30 +50,45 @@ def complete(network: MaskedCompletion, x: Tensor, hidden: Tensor) -> Completion
             f"complete takes images (B, *{network.shape}) and hidden patches (B, {network.tokens}),"
             f" got {tuple(x.shape)} and {tuple(hidden.shape)}."
         )
-    tokens = network.encode(x, hidden)
-    recorder = Recorder()
-    energy, force = network.block.token_force(tokens)
-    for _ in range(network.steps):
-        recorder.at(1.0, energy, energy, force)
-        move = _lower(network, tokens, energy, force)
-        tokens = move.x
-        energy, force = network.block.token_force(tokens)
-        recorder.moved(0.0, energy, move.refused)
-    recorder.at(1.0, energy, energy, force)
-    predicted = network.patches.join(network.decode(tokens))
-    trace = recorder.trace("enforced")
+    last, trace = follow(_path(network, network.encode(x, hidden)), "enforced")
+    predicted = network.patches.join(network.decode(last.tokens))
     samples = torch.where(network.pixels(hidden), predicted, x)
     return Completion(samples, trace, certify(trace))
 
 
-def _lower(network: MaskedCompletion, tokens: Tensor, energy: Tensor, force: Tensor) -> Backtracked:
-    """The network's own step, shortened until E is below what it was."""
-    below = energy.nextafter(torch.full_like(energy, -torch.inf))
+@dataclass(frozen=True)
+class _Here:
+    """Tokens, their energy and ``residual`` = ∂E/∂g."""
+
+    tokens: Tensor
+    energy: Tensor
+    residual: Tensor
+    sigma: float = 1.0
+    x: Tensor | None = None
+
+    @property
+    def free_energy(self) -> Tensor:
+        return self.energy
+
+
+def _path(network: MaskedCompletion, tokens: Tensor) -> Iterator[tuple[_Here, Step | None]]:
+    here = _Here(tokens, *network.block.token_force(tokens))
+    for _ in range(network.steps):
+        taken = _lower(network, here)
+        there = _Here(taken.x, *network.block.token_force(taken.x))
+        yield here, Step(0.0, there.energy, taken.refused)
+        here = there
+    yield here, None
+
+
+def _lower(network: MaskedCompletion, here: _Here) -> Backtracked:
+    """The network's own step, shortened until E is below what it was: no rounding is forgiven."""
+    below = here.energy.nextafter(torch.full_like(here.energy, -torch.inf))
     return backtrack(
         lambda x, _: network.block(x),
         lambda _: below,
-        tokens,
-        energy,
-        force,
+        here.tokens,
+        here.energy,
+        here.residual,
         network.step_size,
     )

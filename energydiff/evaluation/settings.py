@@ -2,29 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from energydiff.drawing import Drawing
 from energydiff.errors import UserError
-from energydiff.sampling import (
-    DPMSolver2M,
-    Euler,
-    GuardedEuler,
-    GuardedHeun,
-    Heun,
-    Sampler,
-    karras_sigmas,
-)
+from energydiff.sampling import Sampler, karras_sigmas, make_sampler
 from energydiff.saving import SavedModel
-
-SamplerName = Literal["heun", "euler", "guarded_heun", "guarded_euler", "dpm_solver_2m"]
-SAMPLERS: dict[str, type[Sampler]] = {
-    "euler": Euler,
-    "heun": Heun,
-    "guarded_euler": GuardedEuler,
-    "guarded_heun": GuardedHeun,
-    "dpm_solver_2m": DPMSolver2M,
-}
 
 
 @dataclass(frozen=True)
@@ -35,7 +17,7 @@ class Settings:
         num_samples: n.
         blocks: Disjoint blocks of seeds that n falls into; intervals are taken over them.
         weights: Local file with the weights of a published extractor.
-        sampler: See docs/sample.md.
+        sampler: A name from docs/sample.md, or the import path of a class of your own.
         steps: Steps down Karras' grid, before a final denoising.
         seed: Of the whole set; sample i depends on (seed, i) alone.
         batch_size: Samples at a time on each device.
@@ -47,7 +29,7 @@ class Settings:
     num_samples: int = 10_000
     blocks: int = 5
     weights: Path | None = None
-    sampler: SamplerName = "heun"
+    sampler: str = "heun"
     steps: int = 18
     seed: int = 0
     batch_size: int = 64
@@ -62,6 +44,7 @@ class Settings:
                 f"-n {n} samples do not fall into --blocks {blocks} equal blocks:"
                 " give two blocks or more, of two samples or more, that divide n."
             )
+        named_sampler(self.sampler, 1, 1.0, 2.0)  # one that there is not is refused before any work
 
     @property
     def block_size(self) -> int:
@@ -78,6 +61,6 @@ class Settings:
         return named_sampler(self.sampler, self.steps, model.sigma_min, model.sigma_max)
 
 
-def named_sampler(name: SamplerName, steps: int, sigma_min: float, sigma_max: float) -> Sampler:
+def named_sampler(name: str, steps: int, sigma_min: float, sigma_max: float) -> Sampler:
     """By name, on Karras' grid from σ_max to σ_min, then a final denoising."""
-    return SAMPLERS[name](karras_sigmas(steps, sigma_min, sigma_max), final_denoise=True)
+    return make_sampler(name, karras_sigmas(steps, sigma_min, sigma_max))

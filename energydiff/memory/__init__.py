@@ -12,11 +12,12 @@ from energydiff.memory.corruptions import (
     Masking,
     Occlusion,
 )
+from energydiff.memory.downhill import Retrieval
 from energydiff.memory.hierarchical import HierarchicalMemory, Layer, TinyBrain
 from energydiff.memory.hopfield import BinaryHopfield, ContinuousHopfield
 from energydiff.memory.kernels import EpanechnikovMemory, LogSumExpMemory
 from energydiff.memory.relaxation import Relaxation, relax
-from energydiff.memory.retrieval import Retrieval, retrieve
+from energydiff.memory.retrieval import retrieve
 from energydiff.memory.synapses import Convolution, Dense, Function
 
 __all__ = [

@@ -11,16 +11,15 @@ H by the noise, so none claims to be ``exact``; the one that is a diffusion ener
 
 import inspect
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Energy, Sigma, sigma_vector
+from energydiff.energies.base import Energy, Sigma, per_sample, sigma_vector
 from energydiff.errors import UserError
-
-if TYPE_CHECKING:
-    from energydiff.memory.retrieval import Retrieval
+from energydiff.memory.downhill import Here, Retrieval, Way, go
+from energydiff.sampling.path import Step
 
 
 class Memory(Energy):
@@ -87,12 +86,9 @@ class Memory(Energy):
         *,
         steps: int = 100,
         tolerance: float = 1e-6,
-    ) -> "Retrieval":
+    ) -> Retrieval:
         """Update ``x`` (B, \\*shape) until it rests: see :func:`energydiff.memory.retrieve`."""
-        # Sampling knows energies, not the reverse; this method only spells that function.
-        from energydiff.memory.retrieval import retrieve
-
-        return retrieve(self, x, clamp, steps=steps, tolerance=tolerance)
+        return go(_Update(self), x, clamp, steps, tolerance)
 
     def check_states(self, x: Tensor) -> None:
         """``UserError`` unless something is stored and ``x`` is (B, \\*shape) like it."""
@@ -109,3 +105,25 @@ class Memory(Energy):
 
     def extra_repr(self) -> str:
         return f"patterns={len(self.patterns)}"
+
+
+class _Update(Way):
+    """A memory's own update."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory, self.levels = memory, [1.0]
+
+    def start(self, x: Tensor) -> Tensor:
+        self.memory.check_states(x)
+        wide = torch.float32 if x.device.type == "mps" else torch.float64
+        return self.memory.start(x.flatten(1).to(wide))
+
+    def at(self, x: Tensor, sigma: float, held: Tensor) -> Here:
+        energy = self.memory.hamiltonian(x)
+        change = x - self.memory.update(x, held.flatten(1))
+        return Here(x, sigma, energy, self.memory.energy_to_free_energy(energy, sigma), change)
+
+    def move(self, here: Here, eta: Tensor) -> tuple[Tensor, Step]:
+        x = here.x - per_sample(eta, here.x) * here.residual
+        value = self.memory.energy_to_free_energy(self.memory.hamiltonian(x), here.sigma)
+        return x, Step(self.memory.promise * eta, value)

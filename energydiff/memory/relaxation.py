@@ -5,7 +5,7 @@ E are both the network's energy, ``grad_norm`` is ‖∂E/∂x̂‖ over the fre
 part and ``bound`` are 0.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from energydiff.errors import UserError
 from energydiff.memory.hierarchical import HierarchicalMemory, States
-from energydiff.sampling.certificate import ROUNDINGS
-from energydiff.sampling.trace import Recorder, Trace
+from energydiff.sampling.certificate import allowance
+from energydiff.sampling.path import Step, follow
+from energydiff.sampling.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -67,46 +68,29 @@ def relax(
             f" dt = {dt}, steps = {steps}, clamp = {list(clamp)}."
         )
     flow = _Flow(network, clamp)
-    recorder = Recorder()
-    energy, slope = network(states), flow(states)
-    step = torch.full_like(energy, dt)
-    time = torch.zeros_like(energy)
-    rounding = 0.5 * ROUNDINGS * torch.finfo(energy.dtype).eps  # half a certificate's allowance
-    longest = min(layer.tau for layer in network.layers.values())  # beyond it, rest is unstable
-    for index in range(steps):
-        recorder.at(1.0, energy, energy, slope.residual)
-        if index > 0 and bool((slope.norm <= tolerance).all()):
-            break
-        moved = _add(states, slope.velocity, step)
-        if adaptive:
-            end = flow(moved)
-            change = {n: 0.5 * (end.velocity[n] - v) for n, v in slope.velocity.items()}
-            correction = {n: _like(step, c) * c for n, c in change.items()}
-            moved = {n: x + correction[n] for n, x in moved.items()}
-            ratio = _largest(correction, states) / error
-            raised = network(moved)
-            taken = (ratio <= 1) & (raised - energy <= rounding * energy.abs())  # not if not finite
-            states = {n: torch.where(_like(taken, x), moved[n], x) for n, x in states.items()}
-            energy = torch.where(taken, raised, energy)
-            time = time + torch.where(taken, step, 0)
-            factor = (0.9 * ratio.clamp(min=1e-12).rsqrt()).nan_to_num(nan=0.2).clamp(0.2, 2.0)
-            step = (step * torch.where(taken, factor, factor.clamp(max=0.5))).clamp(max=longest)
-        else:
-            states, time = moved, time + step
-            energy = network(states)
-        recorder.moved(0.0, energy)
-        slope = flow(states)
-    else:
-        recorder.at(1.0, energy, energy, slope.residual)
-    trace = recorder.trace("enforced" if adaptive else "observed")
-    return Relaxation(states, trace, time, slope.norm <= tolerance)
+    path = _path(flow, states, dt, steps, tolerance, error if adaptive else None)
+    last, trace = follow(path, "enforced" if adaptive else "observed")
+    return Relaxation(last.states, trace, last.time, last.at_rest(tolerance))
 
 
 @dataclass(frozen=True)
-class _Slope:
+class _Here:
+    """A point of the dynamics; ``residual`` is ∂E/∂x̂ of the free layers, (B, their neurons)."""
+
+    states: States
+    time: Tensor
+    energy: Tensor
     velocity: States
-    residual: Tensor  # ∂E/∂x̂ of the free layers, (B, all their neurons)
-    norm: Tensor  # its length, (B,)
+    residual: Tensor
+    sigma: float = 1.0
+    x: Tensor | None = None
+
+    @property
+    def free_energy(self) -> Tensor:
+        return self.energy
+
+    def at_rest(self, tolerance: float) -> Tensor:
+        return self.residual.norm(dim=1) <= tolerance
 
 
 class _Flow:
@@ -118,7 +102,7 @@ class _Flow:
         if not self.free:
             raise UserError("every layer is clamped: there is nothing left to relax.")
 
-    def __call__(self, states: States) -> _Slope:
+    def at(self, states: States, time: Tensor, energy: Tensor) -> _Here:
         gradient = self.network.gradient(states)
         residual = torch.cat([gradient[name].flatten(1) for name in self.free], 1)
         velocity = {
@@ -127,7 +111,45 @@ class _Flow:
             else torch.zeros_like(x)
             for name, x in states.items()
         }
-        return _Slope(velocity, residual, residual.norm(dim=1))
+        return _Here(states, time, energy, velocity, residual)
+
+
+def _path(
+    flow: _Flow, states: States, dt: float, steps: int, tolerance: float, error: float | None
+) -> Iterator[tuple[_Here, Step | None]]:
+    energy = flow.network(states)
+    here = flow.at(states, torch.zeros_like(energy), energy)
+    step = torch.full_like(energy, dt)
+    for index in range(steps):
+        if index > 0 and bool(here.at_rest(tolerance).all()):
+            break
+        if error is None:
+            states = _add(here.states, here.velocity, step)
+            there = flow.at(states, here.time + step, flow.network(states))
+        else:
+            there, step = _adaptive(flow, here, step, error)
+        yield here, Step(0.0, there.energy)
+        here = there
+    yield here, None
+
+
+def _adaptive(flow: _Flow, here: _Here, step: Tensor, error: float) -> tuple[_Here, Tensor]:
+    """Where Heun's step is good enough, its end; else here. And the next step, (B,)."""
+    end = flow.at(_add(here.states, here.velocity, step), here.time, here.energy)
+    change = {n: 0.5 * (end.velocity[n] - v) for n, v in here.velocity.items()}
+    correction = {n: _like(step, c) * c for n, c in change.items()}
+    moved = {n: x + correction[n] for n, x in end.states.items()}
+    ratio = _largest(correction, here.states) / error
+    raised = flow.network(moved)
+    taken = (ratio <= 1) & (raised - here.energy <= allowance(here))  # not if not finite
+    there = flow.at(
+        {n: torch.where(_like(taken, x), moved[n], x) for n, x in here.states.items()},
+        here.time + torch.where(taken, step, 0),
+        torch.where(taken, raised, here.energy),
+    )
+    factor = (0.9 * ratio.clamp(min=1e-12).rsqrt()).nan_to_num(nan=0.2).clamp(0.2, 2.0)
+    longest = min(layer.tau for layer in flow.network.layers.values())  # beyond: rest is unstable
+    return there, (step * torch.where(taken, factor, factor.clamp(max=0.5))).clamp(max=longest)
 
 
 def _add(states: States, velocity: States, step: Tensor) -> States:

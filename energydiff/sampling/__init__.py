@@ -3,6 +3,7 @@
 from energydiff.sampling.ancestral import Ancestral
 from energydiff.sampling.armijo import Armijo
 from energydiff.sampling.certificate import Certificate, certify, rising
+from energydiff.sampling.choose import make_sampler, sampler_class
 from energydiff.sampling.churn import Churn
 from energydiff.sampling.dpm_solver import DPMSolver2M
 from energydiff.sampling.euler import Euler
@@ -13,7 +14,7 @@ from energydiff.sampling.grids import (
     karras_sigmas,
     linear_sigmas,
 )
-from energydiff.sampling.guard import GuardedEuler, GuardedHeun
+from energydiff.sampling.guard import Guarded
 from energydiff.sampling.heun import Heun
 from energydiff.sampling.hmc import HMC
 from energydiff.sampling.langevin import Langevin
@@ -33,8 +34,7 @@ __all__ = [
     "DPMSolver2M",
     "Euler",
     "GradientDescent",
-    "GuardedEuler",
-    "GuardedHeun",
+    "Guarded",
     "Heun",
     "Langevin",
     "Nesterov",
@@ -47,6 +47,8 @@ __all__ = [
     "join_traces",
     "karras_sigmas",
     "linear_sigmas",
+    "make_sampler",
     "resting_norm",
     "rising",
+    "sampler_class",
 ]

@@ -17,6 +17,7 @@ class Ancestral(Sampler):
     with 0 it is DDIM: the η of Song et al. 2021, eq. 16. Noise raises V: there is no claim.
     """
 
+    name = "ancestral"
     order = 1
     stochastic = True
 

@@ -20,6 +20,8 @@ class Armijo(GradientDescent):
         c: the share, in (0, 1].
     """
 
+    name = "armijo"
+
     def __init__(
         self,
         steps: int = 100,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from energydiff.errors import NoEnergyError
+from energydiff.sampling.path import Place
 from energydiff.sampling.trace import Claim, Trace
 
 # Roundings behind one V: a network's value is a chain of some dozens of float operations whose
@@ -142,3 +143,14 @@ def rounding(
     scale = scale + ROUNDINGS_OF_X * slope
     scale = scale.nan_to_num(nan=0.0, posinf=0.0)  # such a change is a rise at any tolerance
     return torch.finfo(scale.dtype).eps * scale
+
+
+def allowance(here: Place) -> Tensor:
+    """What a decision at a point may forgive as rounding, (B,): half of what a certificate does.
+
+    The other half is for evaluating V once more when it is recorded.
+    """
+    slope: float | Tensor = 0.0
+    if here.x is not None:
+        slope = here.residual.flatten(1).norm(dim=1) * here.x.flatten(1).norm(dim=1)
+    return 0.5 * rounding(here.free_energy, here.energy, here.sigma, slope)

@@ -23,6 +23,7 @@ class Churn(Heun):
         noise_min, noise_max: S_tmin and S_tmax, the range of σ in which noise is added.
     """
 
+    name = "churn"
     stochastic = True
 
     def __init__(
@@ -50,4 +51,5 @@ class Churn(Heun):
             return super().step(run, here, sigma)
         raised = (1 + gamma) * here.sigma
         added = self.noise_scale * math.sqrt(raised**2 - here.sigma**2)
-        return super().step(run, run.point(here.x + added * run.normal(here.x), raised), sigma)
+        noisy = Point(run, here.x + added * run.normal(here.x), raised)
+        return super().step(run, noisy, sigma)

@@ -15,6 +15,7 @@ class DPMSolver2M(Sampler):
     before; the first step is Euler's. No theorem covers its descent part.
     """
 
+    name = "dpm_solver_2m"
     order = 2
 
     def step(self, run: Run, here: Point, sigma: float) -> Tensor:

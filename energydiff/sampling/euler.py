@@ -13,6 +13,7 @@ class Euler(Sampler):
     trace are ≤ 0 whatever the step size.
     """
 
+    name = "euler"
     order = 1
     descends = True
 

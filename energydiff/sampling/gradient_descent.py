@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energydiff.energies.base import Energy
 from energydiff.errors import UserError
-from energydiff.sampling.markov_chain import level_grid
+from energydiff.sampling.grids import level_grid
 from energydiff.sampling.run import Move, Point, Run
 from energydiff.sampling.sampler import Sampler
 
@@ -29,6 +29,10 @@ class GradientDescent(Sampler):
         sigma: the noise at which an energy that knows it is descended.
     """
 
+    name = "gradient_descent"
+    needs_energy = True
+    repeats = True
+
     def __init__(
         self,
         steps: int = 100,
@@ -41,18 +45,18 @@ class GradientDescent(Sampler):
                 f"steps is {steps}, step_size {step_size} and tolerance {tolerance}; steps and"
                 " step_size must be positive and the tolerance not negative."
             )
-        self.sigmas, self.final_denoise = level_grid(sigma, steps), False
+        super().__init__(level_grid(sigma, steps))
         self.step_size, self.tolerance = step_size, tolerance
         self.descends = step_size <= 2
 
-    def advance(self, run: Run, here: Point, sigma: float) -> Move:
-        run.model.require_energy()
+    def step(self, run: Run, here: Point, sigma: float) -> Move:
         rows = (here.residual.flatten(1).norm(dim=1) > self.tolerance).nonzero()[:, 0]
         move = self.move(run, here, rows)
         if not len(rows):
-            return replace(move, there=here)
+            return replace(move, answer=here.answer)
         x = move.x[rows]
-        return replace(move, there=here.replaced(rows, x, run.evaluate(x, sigma, rows)))
+        there = here.replaced(rows, x, run.evaluate(x, sigma, rows))
+        return replace(move, answer=there.answer)
 
     def move(self, run: Run, here: Point, rows: Tensor) -> Move:
         """One step of the samples ``rows`` (indices); the others stay."""

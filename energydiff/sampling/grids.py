@@ -34,17 +34,33 @@ def linear_sigmas(steps: int, sigma_min: float = 0.02, sigma_max: float = 80.0) 
     return torch.linspace(sigma_max, sigma_min, steps + 1, dtype=torch.float64)
 
 
-def given_sigmas(sigmas: Sequence[float] | Tensor) -> Tensor:
-    """Your own grid, checked: at least two levels, strictly falling, all positive and finite."""
+def given_sigmas(sigmas: Sequence[float] | Tensor, *, repeats: bool = False) -> Tensor:
+    """Your own grid, checked: at least two levels, strictly falling, all positive and finite.
+
+    With ``repeats`` a level may stand there several times, for several moves.
+    """
     grid = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu()
     if grid.ndim != 1 or len(grid) < 2:
         raise UserError("a noise grid needs at least two levels in one dimension.")
-    if not bool(torch.isfinite(grid).all() and (grid > 0).all() and (grid.diff() < 0).all()):
+    steps = grid.diff()
+    falls = steps <= 0 if repeats else steps < 0
+    if not bool(torch.isfinite(grid).all() and (grid > 0).all() and falls.all()):
         raise UserError(
             "a noise grid must fall strictly and stay positive and finite, got"
             f" {[round(s, 6) for s in grid.tolist()]}."
         )
     return grid
+
+
+def level_grid(sigmas: float | Sequence[float] | Tensor, moves: int) -> Tensor:
+    """Every level of a grid, or one level, ``moves`` times, and the last once more."""
+    if isinstance(sigmas, int | float):
+        if not 0 < sigmas < float("inf"):
+            raise UserError(f"sigma must be positive and finite, got {sigmas}.")
+        levels = torch.tensor([sigmas], dtype=torch.float64)
+    else:
+        levels = given_sigmas(sigmas)
+    return torch.cat([levels.repeat_interleave(moves), levels[-1:]])
 
 
 def _exact_ends(grid: Tensor, sigma_min: float, sigma_max: float) -> Tensor:

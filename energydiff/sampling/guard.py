@@ -1,4 +1,4 @@
-"""Safeguarded samplers: a step is taken only if V falls enough, sample by sample.
+"""A guard around a sampler: a step is taken only if V falls enough, sample by sample.
 
 To within half the rounding that a certificate allows, a guard checks
 
@@ -20,64 +20,66 @@ be the gauge's fault: the cure is a better gauge.
 Armijo's condition with backtracking: Nocedal & Wright 2006, §3.1.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from energydiff.energies.base import Denoiser, per_sample
 from energydiff.errors import UserError
 from energydiff.sampling.backtracking import backtrack
-from energydiff.sampling.certificate import rounding
-from energydiff.sampling.euler import Euler
-from energydiff.sampling.heun import Heun
-from energydiff.sampling.run import Answer, Move, Point, Run
+from energydiff.sampling.certificate import allowance
+from energydiff.sampling.run import Move, Point, Run
 from energydiff.sampling.sampler import Sampler
 from energydiff.sampling.trace import Claims
 
 REPAIRS = 10  # moves down ∇V(·, σ') to make up for a rise with the noise
 
 
-class Guard(Sampler):
-    """Mixin: checks the steps of the sampler it stands before; the model must be an energy.
+class Guarded(Sampler):
+    """Checks the steps of a deterministic sampler; the model must be an energy.
+
+    Its name is ``guarded_`` and the sampler's. One energy evaluation more per step, which a record
+    would need anyway.
 
     Args:
-        sigmas, final_denoise: as of any sampler.
+        sampler: any that draws no noise: Euler falls back to shorter steps, Heun, DPM-Solver++(2M)
+            and one's own to Euler first.
         c: share of the theoretical descent that is asked for, in (0, 1].
         total: also 2., one function and one energy evaluation per move to make up for a rise.
     """
 
-    def __init__(
-        self,
-        sigmas: Sequence[float] | Tensor,
-        final_denoise: bool = False,
-        *,
-        c: float = 0.1,
-        total: bool = False,
-    ) -> None:
-        super().__init__(sigmas, final_denoise)
-        self.c, self.total = checked_share(c), total
+    needs_energy = True
+    repeats = True  # as its sampler may
+
+    def __init__(self, sampler: Sampler, *, c: float = 0.1, total: bool = False) -> None:
+        if sampler.stochastic:
+            raise UserError(
+                f"{sampler.name} cannot be guarded: its noise raises V, as it should; a guard takes"
+                " a sampler that draws none."
+            )
+        super().__init__(sampler.sigmas, sampler.final_denoise)
+        self.sampler, self.c, self.total = sampler, checked_share(c), total
+        self.name = f"guarded_{sampler.name}"
+        self.order, self.evaluations = sampler.order, sampler.evaluations
 
     def claims(self, model: Denoiser) -> Claims:
-        landscape = super().claims(model).landscape
-        kept = self.total or landscape == "proved"
+        landscape = self.sampler.claims(model).landscape
+        kept = self.total or self.stays or landscape == "proved"
         return Claims("enforced" if kept else "observed", "enforced", landscape)
 
-    def advance(self, run: Run, here: Point, sigma: float) -> Move:
-        run.model.require_energy()
-        move = super().advance(run, here, sigma)
-        move = guarded(run, here, move, self.c, retry=0.5 if self.descends else 1.0)
+    def step(self, run: Run, here: Point, sigma: float) -> Move:
+        retry = 0.5 if self.sampler.descends else 1.0
+        move = guarded(run, here, self.sampler.advance(run, here, sigma), self.c, retry=retry)
         return self._repair(run, here, move, sigma) if self.total else move
 
     def denoise(self, run: Run, here: Point) -> Move:
-        return guarded(run, here, super().denoise(run, here), self.c)
+        return guarded(run, here, self.sampler.denoise(run, here), self.c)
 
     def _repair(self, run: Run, here: Point, move: Move, sigma: float) -> Move:
         """Condition 2: where V(x', σ') is above V(x, σ), x' further down."""
         assert move.free_energy is not None and move.fallbacks is not None
         highest = here.free_energy + allowance(here)
         allowed = _required(here, move.step_size, self.c)
-        there = run.point(move.x, sigma)
+        there = Point(run, move.x, sigma, move.answer)
         before, tries = move.free_energy.clone(), move.fallbacks.clone()
         shorten = torch.ones_like(before)
         for _ in range(REPAIRS):
@@ -91,22 +93,13 @@ class Guard(Sampler):
             trial = x - per_sample(step, x) * residual
             answer = run.evaluate(trial, sigma, rows)
             value_before = run.free_energy(trial, here.sigma, rows)
-            assert answer.free_energy is not None and answer.energy is not None
+            assert answer.free_energy is not None
             good = (answer.free_energy < value) & (value_before <= allowed[rows])
-            taken = Answer(answer.residual[good], answer.energy[good], answer.free_energy[good])
-            there = there.replaced(rows[good], trial[good], taken)
+            there = there.replaced(rows[good], trial[good], answer.of(good))
             before[rows[good]] = value_before[good]
             shorten[rows[~good]] /= 2
             tries[rows] += 1
-        return Move(there.x, move.step_size, before, there, tries)
-
-
-class GuardedEuler(Guard, Euler):
-    """Euler's method (DDIM), guarded: one function and one energy evaluation per step."""
-
-
-class GuardedHeun(Guard, Heun):
-    """Heun's method, falling back to Euler: two function and one energy evaluation per step."""
+        return Move(there.x, move.step_size, before, there.answer, tries)
 
 
 def guarded(
@@ -130,7 +123,8 @@ def guarded(
         rows=rows,
         retry=retry,
     )
-    return Move(taken.x, taken.step, taken.value, fallbacks=taken.refused)
+    answer = None if taken.refused.any() else move.answer  # of the proposal
+    return Move(taken.x, taken.step, taken.value, answer, taken.refused)
 
 
 def checked_share(c: float) -> float:
@@ -138,12 +132,6 @@ def checked_share(c: float) -> float:
     if not 0 < c <= 1:
         raise UserError(f"c is {c}; the share of the descent asked for lies in (0, 1].")
     return c
-
-
-def allowance(here: Point) -> Tensor:
-    """Half of what a certificate forgives as rounding, (B,)."""
-    slope = here.residual.flatten(1).norm(dim=1) * here.x.flatten(1).norm(dim=1)
-    return 0.5 * rounding(here.free_energy, here.energy, here.sigma, slope)
 
 
 def _required(here: Point, step: float | Tensor, c: float) -> Tensor:

@@ -12,6 +12,7 @@ class Heun(Sampler):
     No theorem covers its descent part, which can rise at large steps.
     """
 
+    name = "heun"
     order = 2
     evaluations = 2
 

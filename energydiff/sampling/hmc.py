@@ -17,6 +17,8 @@ class HMC(Metropolis):
         step_size: of one leap, in units of σ.
     """
 
+    name = "hmc"
+
     def __init__(
         self,
         sigmas: float | Sequence[float] | Tensor,
@@ -38,7 +40,7 @@ class HMC(Metropolis):
         start, there = _kinetic(momentum), here
         for _ in range(self.leaps):
             momentum = momentum - 0.5 * self.step_size * there.residual / here.sigma
-            there = run.point(there.x + self.step_size * here.sigma * momentum, here.sigma)
+            there = Point(run, there.x + self.step_size * here.sigma * momentum, here.sigma)
             momentum = momentum - 0.5 * self.step_size * there.residual / here.sigma
         return there, here.energy + start - there.energy - _kinetic(momentum)
 

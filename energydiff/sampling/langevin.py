@@ -2,10 +2,8 @@
 
 import math
 
-from torch import Tensor
-
 from energydiff.sampling.markov_chain import MarkovChain
-from energydiff.sampling.run import Point, Run
+from energydiff.sampling.run import Move, Point, Run
 
 
 class Langevin(MarkovChain):
@@ -14,6 +12,9 @@ class Langevin(MarkovChain):
     In E the step is δσ², Song and Ermon's α ∝ σ². Samples p_σ up to an error of order δ.
     """
 
-    def step(self, run: Run, here: Point, sigma: float) -> Tensor:
+    name = "langevin"
+
+    def step(self, run: Run, here: Point, sigma: float) -> Move:
         drift = here.x - self.step_size * here.residual
-        return drift + here.sigma * math.sqrt(2 * self.step_size) * run.normal(here.x)
+        noise = here.sigma * math.sqrt(2 * self.step_size) * run.normal(here.x)
+        return Move(drift + noise, self.step_size)

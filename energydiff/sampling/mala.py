@@ -14,9 +14,13 @@ class MALA(Metropolis):
     One evaluation per move: that at the proposal, which is the next point if it is accepted.
     """
 
+    name = "mala"
+
+    name = "mala"
+
     def propose(self, run: Run, here: Point) -> tuple[Point, Tensor]:
         noise = here.sigma * math.sqrt(2 * self.step_size) * run.normal(here.x)
-        there = run.point(here.x - self.step_size * here.residual + noise, here.sigma)
+        there = Point(run, here.x - self.step_size * here.residual + noise, here.sigma)
         back, forth = self._log_density(there, here), self._log_density(here, there)
         return there, here.energy - there.energy + back - forth
 

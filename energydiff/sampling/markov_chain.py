@@ -1,5 +1,6 @@
 """Markov chains that leave p_σ invariant, at fixed noise or down a grid (annealing)."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.sampling.grids import given_sigmas
-from energydiff.sampling.run import Answer, Move, Point, Run
+from energydiff.sampling.grids import level_grid
+from energydiff.sampling.run import Move, Point, Run
 from energydiff.sampling.sampler import Sampler
 
 
@@ -23,6 +24,7 @@ class MarkovChain(Sampler):
     """
 
     stochastic = True
+    repeats = True
 
     def __init__(
         self,
@@ -36,11 +38,8 @@ class MarkovChain(Sampler):
             raise UserError(
                 f"updates is {updates} and step_size {step_size}; both must be positive."
             )
-        self.sigmas, self.final_denoise = level_grid(sigmas, updates), final_denoise
+        super().__init__(level_grid(sigmas, updates), final_denoise)
         self.step_size = step_size
-
-    def eta(self, here: Point, sigma: float) -> float:
-        return self.step_size
 
 
 class Metropolis(MarkovChain):
@@ -50,37 +49,24 @@ class Metropolis(MarkovChain):
     (Metropolis et al. 1953, Hastings 1970.) The model must be an energy.
     """
 
+    needs_energy = True
+
+    @abstractmethod
     def propose(self, run: Run, here: Point) -> tuple[Point, Tensor]:
         """A proposal at the same σ, and log [p(x') q(x|x') / p(x) q(x'|x)], (B,)."""
-        raise NotImplementedError
 
-    def advance(self, run: Run, here: Point, sigma: float) -> Move:
-        run.model.require_energy()
+    def step(self, run: Run, here: Point, sigma: float) -> Move:
         proposal, log_ratio = self.propose(run, here)
         taken = run.uniform(log_ratio).log() < log_ratio  # not where it is not finite
-        answer = Answer(
-            proposal.residual[taken], proposal.energy[taken], proposal.free_energy[taken]
-        )
-        there = here.replaced(taken, proposal.x[taken], answer)
+        there = here.replaced(taken, proposal.x[taken], proposal.answer.of(taken))
         return Move(
             there.x,
             self.step_size,
             there.free_energy,
-            there if sigma == here.sigma else None,
+            there.answer if sigma == here.sigma else None,
             (~taken).to(torch.int64),
         )
 
     def denoise(self, run: Run, here: Point) -> Move:
         none = torch.zeros(len(here.x), dtype=torch.int64, device=here.x.device)
         return replace(super().denoise(run, here), fallbacks=none)
-
-
-def level_grid(sigmas: float | Sequence[float] | Tensor, moves: int) -> Tensor:
-    """Every level of a grid, or one level, ``moves`` times, and the last once more."""
-    if isinstance(sigmas, int | float):
-        if not 0 < sigmas < float("inf"):
-            raise UserError(f"sigma must be positive and finite, got {sigmas}.")
-        levels = torch.tensor([sigmas], dtype=torch.float64)
-    else:
-        levels = given_sigmas(sigmas)
-    return torch.cat([levels.repeat_interleave(moves), levels[-1:]])

@@ -16,6 +16,8 @@ class Nesterov(GradientDescent):
     every step: that is observed.
     """
 
+    name = "nesterov"
+
     def __init__(
         self,
         steps: int = 100,

@@ -1,4 +1,4 @@
-"""One call of a sampler: the model's evaluations, counted and recorded, and the samples' noise."""
+"""One call of a sampler: the model's evaluations, counted, and the samples' noise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from energydiff.energies.base import Denoiser
 from energydiff.random import SAMPLING, keyed_generator
-from energydiff.sampling.trace import Claims, Recorder, Trace
+from energydiff.sampling.path import Step
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,11 @@ class Answer:
     residual: Tensor
     energy: Tensor | None = None
     free_energy: Tensor | None = None
+
+    def of(self, rows: Tensor) -> "Answer":
+        """For some of the samples, of an energy: indices, or a mask of the batch."""
+        assert self.energy is not None and self.free_energy is not None
+        return Answer(self.residual[rows], self.energy[rows], self.free_energy[rows])
 
 
 class Point:
@@ -81,14 +86,14 @@ class Move:
         x: where it went, (B, \\*shape).
         step_size: η of its bound, one for all or (B,).
         free_energy: V(x', σ) at the noise it started from, (B,), if it was evaluated.
-        there: x' at the new noise, if it was evaluated.
+        answer: the model's at x' and the new noise, if it was asked.
         fallbacks: proposals refused, (B,), by a sampler that can refuse.
     """
 
     x: Tensor
     step_size: float | Tensor
     free_energy: Tensor | None = None
-    there: Point | None = None
+    answer: Answer | None = None
     fallbacks: Tensor | None = None
 
 
@@ -100,13 +105,9 @@ class Run:
     """
 
     def __init__(
-        self,
-        model: Denoiser,
-        label: Tensor | None,
-        seeds: Sequence[int] | None,
-        recorder: Recorder | None,
+        self, model: Denoiser, label: Tensor | None, seeds: Sequence[int] | None, record: bool
     ) -> None:
-        self.model, self.label, self.recorder = model, label, recorder
+        self.model, self.label, self.record = model, label, record
         self.nfe = self.energy_evaluations = 0
         self.carry: Any = None
         # One generator per sample, so that its noise does not depend on the batch it is in; key 1
@@ -133,33 +134,21 @@ class Run:
         draws = [generator.random() for generator in self._generators]
         return torch.tensor(draws, dtype=like.dtype, device=like.device)
 
-    def point(self, x: Tensor, sigma: float) -> Point:
-        return Point(self, x, sigma)
-
-    def follow(self, here: Point, move: Move, sigma: float) -> Point:
-        """The point that a move led to, at noise ``sigma``; the one it left is recorded."""
-        if self.recorder is not None:
-            self._record(here)
-            after = None
+    def recorded(self, here: Point, move: Move, sigma: float) -> Step:
+        """What a record asks for of the move from a point to noise ``sigma``."""
+        after = None
+        if self.record:
+            self.know(here)
             if sigma != here.sigma:
                 after = move.free_energy
                 after = self.free_energy(move.x, here.sigma) if after is None else after
-            self.recorder.moved(move.step_size, after, move.fallbacks)
-        return self.point(move.x, sigma) if move.there is None else move.there
+        return Step(move.step_size, after, move.fallbacks)
 
-    def trace(self, last: Point, claims: Claims) -> Trace | None:
-        """What was recorded, up to the last point; ``None`` if nothing was."""
-        if self.recorder is None:
-            return None
-        self._record(last)
-        return self.recorder.trace(claims)
-
-    def _record(self, point: Point) -> None:
-        assert self.recorder is not None
-        if point.known is None:  # the sampler had no use for it
+    def know(self, here: Point) -> None:
+        """Evaluate a point that the sampler had no use for, if it is to be recorded."""
+        if self.record and here.known is None:
             self.energy_evaluations += 1
-            point.known = self._ask(point.x, point.sigma)
-        self.recorder.at(point.sigma, point.energy, point.free_energy, point.residual, point.x)
+            here.known = self._ask(here.x, here.sigma)
 
     def _ask(self, x: Tensor, sigma: float, rows: Tensor | None = None) -> Answer:
         label, model = self._label(rows), self.model.energy

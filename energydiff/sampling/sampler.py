@@ -1,13 +1,16 @@
 """What every sampler shares: the loop over the noise levels.
 
-A sampler writes only ``step``, or ``advance`` if it decides per sample which step to take. The
-loop asks the model once at each point of the trajectory (that gradient is both the step's and the
-record's) and, when it records, for the energy once more after a move at unchanged noise.
+A sampler writes only ``step``. The loop asks the model once at each point of the trajectory (that
+gradient is both the step's and the record's) and, when it records, for the energy once more after a
+move at unchanged noise.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +19,11 @@ from energydiff.energies.base import Denoiser, require_labels
 from energydiff.errors import UserError
 from energydiff.random import SAMPLING, keyed_normal
 from energydiff.sampling.grids import given_sigmas
+from energydiff.sampling.path import Step, follow
 from energydiff.sampling.run import Move, Point, Run
-from energydiff.sampling.trace import Claim, Claims, Recorder, Trace
+from energydiff.sampling.trace import Claim, Claims, Trace
+
+ROUNDING = 1e-6  # of a noise level, relative: models keep theirs in single precision
 
 
 @dataclass(frozen=True)
@@ -38,37 +44,62 @@ class SampleResult:
     energy_evaluations: int
 
 
-class Sampler:
+class Sampler(ABC):
     """Sampling down a grid of noise levels.
 
     Args:
-        sigmas: noise grid, (steps + 1,), falling, all positive.
+        sigmas: noise at the points of the trajectory, (steps + 1,), falling, all positive.
         final_denoise: end with x ← D(x, σ_min), one more step.
+
+    Attributes:
+        name: what it is called on command lines and in files; a class that sets none goes by its
+            import path.
+        order: of the error in the step size, for the probability-flow ODE.
+        evaluations: function evaluations per step, fallbacks apart.
+        descends: every step is covered by the descent theorem if the energy is exact.
+        stochastic: draws noise along the way.
+        needs_energy: refuses a model that has none.
+        repeats: makes several moves at a noise level, which stands in ``sigmas`` as often.
     """
 
-    order: int | None = None  # of the error in the step size, for the probability-flow ODE
-    evaluations: int = 1  # function evaluations per step, fallbacks apart
-    descends: bool = False  # every step is covered by the descent theorem if the energy is exact
-    stochastic: bool = False  # draws noise along the way
+    name: str
+    order: int | None = None
+    evaluations: int = 1
+    descends: bool = False
+    stochastic: bool = False
+    needs_energy: bool = False
+    repeats: bool = False
 
     def __init__(self, sigmas: Sequence[float] | Tensor, final_denoise: bool = False) -> None:
-        self.sigmas, self.final_denoise = given_sigmas(sigmas), final_denoise
+        self.sigmas = given_sigmas(sigmas, repeats=self.repeats)
+        self.final_denoise = final_denoise
 
-    def step(self, run: Run, here: Point, sigma: float) -> Tensor:
-        """x at the next ``sigma``, like ``here.x``."""
-        raise NotImplementedError
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):  # an heir is not what it inherits from
+            cls.name = f"{cls.__module__}.{cls.__qualname__}"
 
-    def eta(self, here: Point, sigma: float) -> float:
-        """η of the step from ``here`` to ``sigma``."""
-        return 1 - sigma / here.sigma
+    @abstractmethod
+    def step(self, run: Run, here: Point, sigma: float) -> Tensor | Move:
+        """x at the next ``sigma``, like ``here.x``; or a :class:`Move` that says more of it.
+
+        ``here`` has ``x``, ``sigma``, ``residual`` (∇V = x − D) and of an energy ``energy`` and
+        ``free_energy``; ``run`` evaluates the model elsewhere and draws noise.
+        """
 
     def advance(self, run: Run, here: Point, sigma: float) -> Move:
-        """One step and what is known of its end."""
-        return Move(self.step(run, here, sigma), self.eta(here, sigma))
+        """:meth:`step` as a move, by default with the η of one down to ``sigma``."""
+        moved = self.step(run, here, sigma)
+        return moved if isinstance(moved, Move) else Move(moved, 1 - sigma / here.sigma)
 
     def denoise(self, run: Run, here: Point) -> Move:
         """The final x ← D(x, σ_min)."""
         return Move(here.x - here.residual, 1.0)
+
+    @property
+    def stays(self) -> bool:
+        """At one noise level, so that V has no landscape part."""
+        return bool(self.sigmas[0] == self.sigmas[-1])
 
     def claims(self, model: Denoiser) -> Claims:
         """What kind of statement a certificate on this model would be."""
@@ -79,8 +110,7 @@ class Sampler:
         if self.stochastic:
             return Claims("stochastic", "stochastic", landscape)
         descent: Claim = "proved" if (exact or convex) and self.descends else "observed"
-        constant = bool(self.sigmas[0] == self.sigmas[-1])  # no landscape part
-        return Claims(descent if exact or constant else "observed", descent, landscape)
+        return Claims(descent if exact or self.stays else "observed", descent, landscape)
 
     @torch.no_grad()
     def __call__(
@@ -95,6 +125,8 @@ class Sampler:
     ) -> SampleResult:
         """Sample a batch.
 
+        Warns if the noise levels leave those that the model knows (``model.noise``).
+
         Args:
             model: any denoiser; an energy is also recorded.
             x_init: starting points at σ_max, (B, \\*shape); or
@@ -106,27 +138,51 @@ class Sampler:
             on_step: called with (points done, point) at each point of the trajectory.
         """
         seeds = None if seeds is None else list(seeds)
-        if getattr(model, "noise_blind", False) and self.sigmas[0] != self.sigmas[-1]:
-            raise UserError(
-                f"{type(model).__name__} is one energy for all noise, and {type(self).__name__}"
-                " goes down noise levels: use GradientDescent, Nesterov or Armijo."
-            )
+        if self.needs_energy:
+            model.require_energy()
+        self._check_noise(model)
         x = self._start(model, x_init, seeds)
         require_labels(model, x, None if label is None else label.cpu())  # once: may wait
-        recorder = Recorder() if trace and model.energy is not None else None
-        run = Run(model, label, seeds if self.stochastic else None, recorder)
+        record = trace and model.energy is not None
+        run = Run(model, label, seeds if self.stochastic else None, record)
+        path, found = self._path(run, x, on_step), None
+        if record:
+            last, found = follow(path, self.claims(model))
+        else:
+            last, _ = deque(path, maxlen=1).pop()
+        return SampleResult(last.x, found, run.nfe, run.energy_evaluations)
+
+    def _path(
+        self, run: Run, x: Tensor, on_step: Callable[[int, Point], None] | None
+    ) -> Iterator[tuple[Point, Step | None]]:
         levels = self.sigmas.tolist()
-        here = run.point(x, levels[0])
-        for index, (_, lower) in enumerate(pairwise(levels)):
+        steps = len(levels) - 1
+        here = Point(run, x, levels[0])
+        for index, sigma in enumerate([*levels[1:], *levels[-1:] * self.final_denoise]):
             if on_step is not None:
                 on_step(index, here)
-            here = run.follow(here, self.advance(run, here, lower), lower)
-        if self.final_denoise:
-            if on_step is not None:
-                on_step(len(levels) - 1, here)
-            here = run.follow(here, self.denoise(run, here), here.sigma)
-        record = run.trace(here, self.claims(model))
-        return SampleResult(here.x, record, run.nfe, run.energy_evaluations)
+            move = self.advance(run, here, sigma) if index < steps else self.denoise(run, here)
+            yield here, run.recorded(here, move, sigma)
+            here = Point(run, move.x, sigma, move.answer)
+        run.know(here)
+        yield here, None
+
+    def _check_noise(self, model: Denoiser) -> None:
+        if getattr(model, "noise_blind", False):
+            if not self.stays:
+                raise UserError(
+                    f"{type(model).__name__} is one energy for all noise, and {type(self).__name__}"
+                    " goes down noise levels: use GradientDescent, Nesterov or Armijo."
+                )
+        elif (noise := getattr(model, "noise", None)) is not None:
+            (low, high), highest, lowest = noise, *self.sigmas[[0, -1]].tolist()
+            if lowest < low * (1 - ROUNDING) or highest > high * (1 + ROUNDING):
+                warnings.warn(
+                    f"the noise levels from {highest:g} down to {lowest:g} leave those that"
+                    f" {type(model).__name__} knows, {high:g} to {low:g}: what it says outside them"
+                    " is a guess.",
+                    stacklevel=4,  # who called the sampler, through no_grad
+                )
 
     def _start(self, model: Denoiser, x_init: Tensor | None, seeds: list[int] | None) -> Tensor:
         if self.stochastic and seeds is None:

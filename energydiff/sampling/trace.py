@@ -13,7 +13,7 @@ gradient of a convex function, and DDIM is gradient descent on a smoothed square
 
 import hashlib
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -119,68 +119,3 @@ def join_traces(traces: list[Trace]) -> Trace:
         if name != "sigma"
     }
     return replace(first, **joined, digest="")  # type: ignore[arg-type]
-
-
-class Recorder:
-    """Collects a trace while a sampler runs; at most one extra energy evaluation per step."""
-
-    def __init__(self) -> None:
-        self._sigma: list[float] = []
-        self._rows: dict[str, list[Tensor]] = {}
-        self._moved: Tensor | None = None
-
-    def at(
-        self,
-        sigma: float,
-        energy: Tensor,
-        free_energy: Tensor,
-        residual: Tensor,
-        x: Tensor | None = None,
-    ) -> None:
-        """The state at a point of the trajectory; ``residual`` is ∇V = x − D, like x."""
-        if self._sigma:
-            moved = free_energy if self._moved is None else self._moved
-            self._add("descent", moved - self._rows["free_energy"][-1].to(moved))
-            self._add("landscape", free_energy - moved)
-        self._sigma.append(sigma)
-        self._add("energy", energy)
-        self._add("free_energy", free_energy)
-        self._add("grad_norm", residual.flatten(1).norm(dim=1))
-        if x is not None:
-            self._add("x_norm", x.flatten(1).norm(dim=1))
-
-    def moved(
-        self,
-        step_size: float | Tensor,
-        free_energy: Tensor | None,
-        fallbacks: Tensor | None = None,
-    ) -> None:
-        """The move from the last point.
-
-        Args:
-            step_size: η, one for all or (B,).
-            free_energy: V after the move at unchanged σ, (B,); ``None`` if σ does not change, so
-                that it is V at the next point.
-            fallbacks: proposals refused before this one, (B,).
-        """
-        self._moved = free_energy
-        grad_norm = self._rows["grad_norm"][-1]
-        bound = step_size * (1 - step_size / 2) * grad_norm.square()
-        self._add("bound", bound.clamp(min=0))
-        if fallbacks is not None:
-            self._add("fallbacks", fallbacks)
-
-    def _add(self, name: str, row: Tensor) -> None:
-        self._rows.setdefault(name, []).append(row.detach())
-
-    def trace(self, claims: Claims | Claim) -> Trace:
-        """What was recorded; one claim stands for V and both its parts."""
-        total, descent, landscape = (claims,) * 3 if isinstance(claims, str) else claims
-        arrays: dict[str, Any] = {n: torch.stack(rows).cpu() for n, rows in self._rows.items()}
-        return Trace(
-            sigma=torch.tensor(self._sigma, dtype=torch.float64),
-            claim=total,
-            descent_claim=descent,
-            landscape_claim=landscape,
-            **arrays,
-        )

@@ -13,7 +13,7 @@ from energydiff.errors import UserError
 from energydiff.evaluation import EvaluationData, Extractor, Reference, measure_quality
 from energydiff.evaluation.candidate import Quantised
 from energydiff.evaluation.measurement import open_measurable, open_reference
-from energydiff.evaluation.settings import SamplerName, named_sampler
+from energydiff.evaluation.settings import named_sampler
 from energydiff.training.module import DiffusionModule
 from energydiff.training.periodic import PeriodicCallback, gathered
 
@@ -48,7 +48,7 @@ class QualityMonitor(PeriodicCallback):
         self,
         every_images: int = 500_000,
         samples: int = 5_000,
-        sampler: SamplerName = "heun",
+        sampler: str = "heun",
         steps: int = 18,
         batch_size: int = 64,
         data: EvaluationData | None = None,

@@ -12,9 +12,21 @@ from energydiff.data import open_data
 from energydiff.denoisers import EnergyDenoiser
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
 from energydiff.errors import UserError
+from energydiff.registry import import_modules
 from energydiff.report import load_trace
 from energydiff.sampling import Trace, certify, karras_sigmas
 
+LAZY = """
+from energydiff.sampling import Sampler
+
+class Lazy(Sampler):
+    def __init__(self, sigmas, final_denoise=False, *, part: float = 1.0):
+        super().__init__(sigmas, final_denoise)
+        self.part = part
+
+    def step(self, run, here, sigma):
+        return here.x - self.part * (1 - sigma / here.sigma) * here.residual
+"""
 COUNT, STEPS = 5, 4
 POINTS = STEPS + 2  # the start, the steps and the final denoising
 
@@ -110,6 +122,7 @@ def test_no_trace_is_a_sentence(tmp_path: Path) -> None:
     [
         ("guarded_heun", "observed"),
         ("guarded_euler", "observed"),
+        ("guarded_dpm_solver_2m", "observed"),
         ("dpm_solver_2m", "observed"),
         *((name, "stochastic") for name in ("ancestral", "churn", "langevin", "mala", "hmc")),
     ],
@@ -124,6 +137,34 @@ def test_every_sampler_has_a_name(sampler: str, claim: str, export, door, out: P
     assert certificate["descent_claim"] == ("enforced" if "guarded" in sampler else claim)
     if claim == "stochastic":
         assert certificate["holds"] is None and "makes no claim" in done.out
+
+
+def test_options_of_a_sampler_are_passed_on_and_recorded(export, door, out: Path) -> None:
+    """--step_size is short for one of them."""
+    options = ["--sampler", "hmc", "--sampler_options.leaps", 3, "--sampler_options.updates", 2]
+    options += ["--step_size", 0.3, "--num_samples", 2, "--steps", 2, "--out", out]
+    done = door("sample", export(), *options, "--accelerator", "cpu")
+    assert done.code == 0, done.err
+    written = read_json(out / "certificate.json")
+    assert written["settings"]["sampler_options"] == {"leaps": 3, "updates": 2, "step_size": 0.3}
+    assert written["settings"]["steps"] == 3 * 2  # two moves at each level
+    assert written["nfe"] == 3 * 6 + 3  # leaps, and every level's first point
+
+
+def test_a_sampler_of_ones_own_goes_by_its_import_path(
+    export, door, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lazy_sampler.py").write_text(LAZY)
+    monkeypatch.syspath_prepend(tmp_path)
+    import_modules(["lazy_sampler"])
+    for number, name in enumerate(("lazy_sampler.Lazy", "guarded_lazy_sampler.Lazy")):
+        options = ["--sampler", name, "--sampler_options.part", 0.5, "--steps", 2]
+        options += ["--num_samples", 2, "--out", out / str(number), "--accelerator", "cpu"]
+        done = door("sample", export(), *options)
+        assert done.code == 0, done.err
+        written = read_json(out / str(number) / "certificate.json")
+        assert written["settings"]["sampler"] == name and written["nfe"] == 2 + 1
+        assert written["descent_claim"] == ("enforced" if number else "observed")
 
 
 def test_descent_required_of_a_stochastic_sampler_is_a_sentence(export, door, out: Path) -> None:
@@ -284,6 +325,15 @@ MISTAKES = {
     "no sigmas": (["--sigmas", "a,b"], "numbers separated by commas"),
     "rho": (["--rho", 0], "rho must be positive"),
     "rho elsewhere": (["--rho", 3, "--grid", "linear"], "leave it out with --grid linear"),
+    "sampler": (["--sampler", "rk4"], "choose ancestral, armijo, churn"),
+    "sampler unknown": (["--sampler", "mine.Mine"], "add --import mine"),
+    "option": (["--sampler_options.leaps", 3], "'leaps'; its options are none"),
+    "option's type": (
+        ["--sampler", "hmc", "--sampler_options.leaps", "many"],
+        "leaps of hmc must be int, got 'many'",
+    ),
+    "descent": (["--sampler", "armijo"], "armijo descends a noise-blind energy"),
+    "guard of noise": (["--sampler", "guarded_mala"], "mala cannot be guarded"),
     "sigma 0": (["--sigma_min", 0], "sigma_min = 0.0"),
     "nothing": (["--num_samples", 0], "num_samples is 0"),
     "no batch": (["--batch_size", 0], "batch_size is 0"),

@@ -14,7 +14,7 @@ from energydiff.potentials import MLP
 from energydiff.sampling import (
     Euler,
     GradientDescent,
-    GuardedEuler,
+    Guarded,
     Trace,
     certify,
     join_traces,
@@ -153,7 +153,7 @@ def test_a_diverging_network_fails_it() -> None:
 def edited(name: str) -> Trace:
     """A trace with one number of one array changed in place, by one rounding or by one refusal."""
     energy = EmpiricalData(torch.randn(4, 3, dtype=torch.float64))
-    trace = GuardedEuler(SIGMAS)(energy, x_init=10 * torch.randn(8, 3, dtype=torch.float64)).trace
+    trace = Guarded(Euler(SIGMAS))(energy, x_init=10 * torch.randn(8, 3, dtype=torch.float64)).trace
     assert trace is not None
     array = trace.arrays()[name]
     last = array.flatten()[-1]

@@ -18,8 +18,7 @@ from energydiff.sampling import (
     DPMSolver2M,
     Euler,
     GradientDescent,
-    GuardedEuler,
-    GuardedHeun,
+    Guarded,
     Heun,
     Langevin,
     Nesterov,
@@ -30,26 +29,25 @@ from energydiff.sampling import (
 )
 
 SIGMAS = karras_sigmas(6, 0.1, 5.0)
+DOWN_NOISE = (Euler, Heun, DPMSolver2M)
 SAMPLERS: dict[str, Sampler] = {
-    **{
-        kind.__name__: kind(SIGMAS, True)
-        for kind in (Euler, Heun, GuardedEuler, GuardedHeun, DPMSolver2M, Ancestral, Churn)
-    },
-    **{kind.__name__: kind(SIGMAS, True, updates=2) for kind in (Langevin, MALA, HMC)},
-    **{kind.__name__: kind(6, 0.5, 0.0, 0.5) for kind in (GradientDescent, Nesterov, Armijo)},
+    sampler.name: sampler
+    for sampler in (
+        *(kind(SIGMAS, True) for kind in (*DOWN_NOISE, Ancestral, Churn)),
+        *(Guarded(kind(SIGMAS, True)) for kind in DOWN_NOISE),
+        *(kind(SIGMAS, True, updates=2) for kind in (Langevin, MALA, HMC)),
+        *(kind(6, 0.5, 0.0, 0.5) for kind in (GradientDescent, Nesterov, Armijo)),
+        Guarded(GradientDescent(6, 0.5, 0.0, 0.5)),
+    )
 }
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
-GUARDS = ("GuardedEuler", "GuardedHeun", "Armijo")
-PROPOSERS = (*GUARDS, "MALA", "HMC")
-STOCHASTIC = ("Ancestral", "Churn", "Langevin", "MALA", "HMC")
+GUARDS = (*(name for name in SAMPLERS if name.startswith("guarded_")), "armijo")
+PROPOSERS = (*GUARDS, "mala", "hmc")
+STOCHASTIC = ("ancestral", "churn", "langevin", "mala", "hmc")
 
 
 def data() -> EmpiricalData:
     return EmpiricalData(torch.randn(7, 3, generator=torch.Generator().manual_seed(0)).double())
-
-
-def name_of(sampler: Sampler) -> str:
-    return type(sampler).__name__
 
 
 @every_sampler
@@ -67,9 +65,9 @@ def test_a_step_costs_what_is_declared(sampler: Sampler, counting) -> None:
     result = sampler(energy, seeds=range(4), trace=False)
     least = sampler.evaluations * steps + sampler.final_denoise
     # Metropolis evaluates a new noise level once before its first proposal there.
-    levels = len(sampler.sigmas.unique()) if name_of(sampler) in ("MALA", "HMC") else 1
+    levels = len(sampler.sigmas.unique()) if sampler.name in ("mala", "hmc") else 1
     assert least <= result.nfe <= least + levels
-    if name_of(sampler) not in GUARDS:
+    if sampler.name not in GUARDS:
         assert result.energy_evaluations == 0
 
 
@@ -79,7 +77,7 @@ def test_a_record_costs_one_energy_a_step(sampler: Sampler) -> None:
     steps = len(sampler.sigmas) - 1 + sampler.final_denoise
     silent, recorded = (sampler(data(), seeds=range(4), trace=record) for record in (False, True))
     extra = recorded.nfe + recorded.energy_evaluations - silent.nfe - silent.energy_evaluations
-    assert extra <= steps * (2 if name_of(sampler) == "Churn" else 1) + 1
+    assert extra <= steps * (2 if sampler.name == "churn" else 1) + 1
     assert recorded.nfe == silent.nfe
     assert_close(recorded.samples, silent.samples, rtol=0, atol=1e-12)
 
@@ -126,8 +124,8 @@ def test_batches_do_not_matter(sampler: Sampler) -> None:
 def test_claims(sampler: Sampler) -> None:
     """Stochastic samplers have none to pass; guards enforce; theory proves the landscape part."""
     certificate = certify(sampler(data(), seeds=range(4)).trace)
-    name = name_of(sampler)
-    expected = {"Euler": "proved", "GradientDescent": "proved"}
+    name = sampler.name
+    expected = {"euler": "proved", "gradient_descent": "proved"}
     expected |= dict.fromkeys(GUARDS, "enforced") | dict.fromkeys(STOCHASTIC, "stochastic")
     assert certificate.descent_claim == expected.get(name, "observed")
     assert certificate.claim == certificate.descent_claim
@@ -148,7 +146,7 @@ def test_nothing_is_proved_of_a_network(sampler: Sampler) -> None:
 def test_only_those_who_refuse_count_refusals(sampler: Sampler) -> None:
     trace = sampler(data(), seeds=range(4)).trace
     assert trace is not None
-    assert (trace.fallbacks is not None) == (name_of(sampler) in PROPOSERS)
+    assert (trace.fallbacks is not None) == (sampler.name in PROPOSERS)
     if trace.fallbacks is not None:
         assert trace.fallbacks.shape == trace.descent.shape
         assert certify(trace).fallbacks == int((trace.fallbacks > 0).sum())
@@ -179,7 +177,7 @@ def test_labels_reach_the_model(sampler: Sampler) -> None:
             return 0.5 * squared / (torch.as_tensor(sigma) ** 2 + 0.01)
 
     label = torch.tensor([0, 1, 0, 1])
-    settings = {} if name_of(sampler) not in ("MALA", "Langevin") else {"updates": 60}
+    settings = {} if sampler.name not in ("mala", "langevin") else {"updates": 60}
     if settings:
         sampler = type(sampler)(SIGMAS, True, **settings)
     samples = sampler(Labelled(), seeds=range(4), label=label).samples
