@@ -59,7 +59,7 @@ def measure(model: SavedModel, raw: Tensor, probes: int | None, levels: int) -> 
     denoiser = model.denoiser
     if not isinstance(denoiser, EnergyDenoiser | UnconstrainedDenoiser):
         raise UserError(f"{type(denoiser).__name__} is no trained model: nothing to measure.")
-    low, high = model.sigma_min, model.sigma_max
+    low, high = denoiser.require_noise()
     x0 = model.normalization.encode(raw)
     noise = keyed_normal(0, range(len(x0)), denoiser.shape, HELD_OUT)
     x = x0 + low * noise

@@ -25,8 +25,8 @@ from torch import Tensor
 from benchmarks.runs import train_missing
 from energydiff.data import Source, open_data
 from energydiff.denoisers import EnergyDenoiser
-from energydiff.diffusion import anchor_gauge, calibrate_gauge
-from energydiff.energies import GaussianMixture
+from energydiff.diffusion import NoisyBatch, anchor_gauge, calibrate_gauge
+from energydiff.energies import GaussianMixture, NoiseRange
 from energydiff.errors import sentences
 from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings
 from energydiff.files import write_json
@@ -132,7 +132,7 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
 
 def mixture_points(generator: torch.Generator) -> Tensor:
     """Draws from the mixture, (POINTS, 2)."""
-    weights = MIXTURE.log_weights.exp()
+    weights = MIXTURE.weights
     mode = torch.multinomial(weights, POINTS, replacement=True, generator=generator)
     noise = torch.randn(POINTS, 2, generator=generator)
     return MIXTURE.means[mode] + MIXTURE.std[mode] * noise
@@ -160,9 +160,9 @@ def measure_all(tasks: list[Task], options: argparse.Namespace) -> list[dict[str
                 ways = ("denoising", "denoising, calibrated")  # type: ignore[assignment]
             for way in ways:
                 if way == "denoising, calibrated":
-                    calibrate_gauge(energy, clean, model.sigma_min, model.sigma_max)
+                    calibrate_gauge(energy, clean, *energy.require_noise())
                 else:
-                    anchor_gauge(energy, clean, model.sigma_max)
+                    anchor_gauge(energy, clean, energy.require_noise().sigma_max)
                 row = {"task": task.name, "seed": seed, "way": way}
                 rows.append(row | measure(model, data.held_out, options))
                 if task.value_range:
@@ -180,11 +180,11 @@ def count_many(tasks: list[Task], options: argparse.Namespace) -> None:
         energy = model.denoiser
         assert isinstance(energy, EnergyDenoiser)
         energy.gauge.offset.zero_()
-        rises, steps = many_rises(energy, (model.sigma_min, model.sigma_max))
+        rises, steps = many_rises(energy, energy.require_noise())
         print(f"{task.name}: V rose on {rises} of {steps:,} unguarded steps", flush=True)
 
 
-def many_rises(energy: EnergyDenoiser, sigmas: tuple[float, float]) -> tuple[int, int]:
+def many_rises(energy: EnergyDenoiser, sigmas: NoiseRange) -> tuple[int, int]:
     """Rises of V, and steps: 18 and 64 of Euler and 18 of Heun in turn, a million in all."""
     methods = [Euler(karras_sigmas(18, *sigmas)), Euler(karras_sigmas(64, *sigmas))]
     methods.append(Heun(karras_sigmas(18, *sigmas)))
@@ -212,13 +212,13 @@ def measure(model: SavedModel, held_out: Source, options: argparse.Namespace) ->
     clean = model.normalization.encode(first)
     for sigma in BIAS_SIGMAS:
         noise = keyed_normal(1, range(len(clean)), energy.shape, HELD_OUT)
-        slope = energy.noise_derivative(clean + sigma * noise, sigma)
-        residual = slope - (energy.dim - noise.square().flatten(1).sum(1))
+        batch = NoisyBatch(clean, clean.new_tensor(sigma).expand(len(clean)), noise, 1.0)
+        residual = energy.noise_derivative(batch.x, batch.sigma) - batch.time_target
         row[f"bias {sigma:g}"] = float(residual.mean())
 
     for sampler in SAMPLERS:
         for steps in STEPS:
-            sigmas = karras_sigmas(steps, model.sigma_min, model.sigma_max)
+            sigmas = karras_sigmas(steps, *model.denoiser.require_noise())
             method = make_sampler(sampler, sigmas, final_denoise=False)
             certificate = certify(method(energy, seeds=range(options.samples)).trace)
             name = f"{sampler} {steps}"
@@ -240,12 +240,12 @@ def likelihoods(model: SavedModel, x0: Tensor) -> dict[str, Tensor]:
     """−log p of x0 + σ_min ε three ways, each (B,), nats."""
     energy = model.denoiser.require_energy()
     assert isinstance(energy, EnergyDenoiser)
-    sigmas = model.sigma_min, model.sigma_max
-    x = x0 + model.sigma_min * keyed_normal(0, range(len(x0)), energy.shape, HELD_OUT)
+    sigmas = energy.require_noise()
+    x = x0 + sigmas.sigma_min * keyed_normal(0, range(len(x0)), energy.shape, HELD_OUT)
     prior = gaussian_prior(energy.shape, energy.sigma_data)
     with torch.no_grad():
         return {
-            "energy": energy(x, model.sigma_min),
+            "energy": energy(x, sigmas.sigma_min),
             "ODE": ode_likelihood(energy, x, *sigmas, prior).nats,
             "bound": denoising_bound(energy, x0, *sigmas, prior),
         }

@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import sys
+from abc import ABC
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ class Configured:
         config: the constructor's arguments, defaults filled in.
     """
 
-    config: dict[str, Any]
+    config: dict[str, Any] = {}  # noqa: RUF012  (of a class without a constructor; never changed)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -52,7 +53,7 @@ def known(kind: type[T]) -> dict[str, type[T]]:
     while pending:
         cls = pending.pop()
         pending += cls.__subclasses__()
-        if _is_ours(cls) and not inspect.isabstract(cls):
+        if is_ours(cls) and not inspect.isabstract(cls) and ABC not in cls.__bases__:
             found[cls.__name__] = cls
     return dict(sorted(found.items()))
 
@@ -63,7 +64,7 @@ def class_name(cls: type) -> str:
     Raises:
         UserError: nobody could import it, as a class made inside a function or in a notebook.
     """
-    if _is_ours(cls):
+    if is_ours(cls):
         return cls.__name__
     parts = cls.__module__.split(".")
     for length in range(1, len(parts) + 1):
@@ -124,19 +125,23 @@ def import_modules(names: Iterable[str]) -> None:
             raise UserError(f"--import {name}: {error}.") from error
 
 
-def describe(thing: Configured) -> dict[str, Any]:
+def describe(thing: Configured, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """An object as plain data: its class and its constructor's arguments.
+
+    Args:
+        arguments: those to keep, where it is not all of them.
 
     Raises:
         UserError: an argument is no plain data, so that no file could hold it.
     """
     name = class_name(type(thing))
-    return {"class": name} | {k: _plain(v, f"{name}.{k}") for k, v in thing.config.items()}
+    arguments = thing.config if arguments is None else arguments
+    return {"class": name} | {k: _plain(v, f"{name}.{k}") for k, v in arguments.items()}
 
 
 def build(kind: type[T], description: Mapping[str, Any], what: str) -> T:
     """The inverse of :func:`describe`; ``what`` as of :func:`find`."""
-    arguments = dict(description)
+    arguments = {name: _built(value, what) for name, value in description.items()}
     return find(kind, arguments.pop("class", ""), what)(**arguments)
 
 
@@ -159,7 +164,17 @@ def _plain(value: Any, place: str) -> Any:
     )
 
 
-def _is_ours(cls: type) -> bool:
+def _built(value: Any, what: str) -> Any:
+    """A description inside an argument as the object that it describes."""
+    if isinstance(value, list):
+        return [_built(item, what) for item in value]
+    if isinstance(value, Mapping) and "class" in value:
+        return build(Configured, value, what)
+    return value
+
+
+def is_ours(cls: type) -> bool:
+    """Whether a class is one of this package."""
     return cls.__module__.partition(".")[0] == PACKAGE
 
 

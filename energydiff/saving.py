@@ -1,8 +1,8 @@
 """Saved models: an export of two plain files, or a training checkpoint.
 
 An export is a folder with ``model.safetensors`` (weights, gauge included) and ``model.yaml`` (what
-they are the weights of). Loading one instantiates classes of this package only, by name from the
-table below, and unpickles nothing. A checkpoint is read with ``weights_only=True``.
+they are the weights of). Every model describes itself and is built by its class, found by name:
+loading one imports nothing and unpickles nothing. A checkpoint is read with ``weights_only=True``.
 """
 
 import sys
@@ -18,65 +18,18 @@ import torch
 import yaml
 from torch import Tensor
 
+import energydiff.denoisers
+import energydiff.memory  # noqa: F401  (both make their classes known)
 from energydiff._version import __version__
 from energydiff.data.normalization import Normalization
-from energydiff.denoisers import (
-    BLIND_POTENTIALS,
-    POTENTIALS,
-    BlindEnergy,
-    EnergyDenoiser,
-    UnconstrainedDenoiser,
-    build_denoiser,
-)
-from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
+from energydiff.energies import Denoiser, NoiseRange
+from energydiff.energies.base import build_model
 from energydiff.errors import UserError
 from energydiff.files import write_whole
-from energydiff.memory import (
-    BinaryHopfield,
-    ContinuousHopfield,
-    EpanechnikovMemory,
-    ExponentialMemory,
-    LogSumExpMemory,
-    Memory,
-    PolynomialMemory,
-)
-from energydiff.potentials import (
-    MLP,
-    EnergyTransformer,
-    InputConvex,
-    Network,
-    PublishedEnergyTransformer,
-    TokenNetwork,
-    Transformer,
-    UNet,
-)
 
 FORMAT = "energydiff-model-1"
 CHECKPOINT_KEY = "energydiff"
 LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
-_BACKBONES: dict[str, type[Network]] = {
-    c.__name__: c
-    for c in (
-        MLP,
-        UNet,
-        Transformer,
-        TokenNetwork,
-        InputConvex,
-        EnergyTransformer,
-        PublishedEnergyTransformer,
-    )
-}
-_MEMORIES: dict[str, type[Memory]] = {
-    c.__name__: c
-    for c in (
-        LogSumExpMemory,
-        EpanechnikovMemory,
-        PolynomialMemory,
-        ExponentialMemory,
-        BinaryHopfield,
-        ContinuousHopfield,
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -84,17 +37,14 @@ class SavedModel:
     """A denoiser with what it takes to use it on data.
 
     Attributes:
-        denoiser: in eval mode, its parameters frozen.
+        denoiser: in eval mode, its parameters frozen; its ``noise`` is kept.
         normalization: raw values to model coordinates.
-        sigma_min, sigma_max: noise levels it was made for.
         classes: class names, in label order; empty without labels.
         config: the resolved configuration of the run that trained it, if any.
     """
 
     denoiser: Denoiser
     normalization: Normalization
-    sigma_min: float = 0.02
-    sigma_max: float = 80.0
     classes: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
 
@@ -127,20 +77,33 @@ def save_model(model: SavedModel, folder: str | Path) -> None:
     """Write an export; each file replaces its predecessor in one step."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: t.detach().cpu().contiguous() for name, t in model.denoiser.state_dict().items()}
-    write_whole(folder / "model.safetensors", safetensors.torch.save(state))
     text = yaml.safe_dump(describe(model), sort_keys=False, allow_unicode=True)
+    write_whole(folder / "model.safetensors", safetensors.torch.save(tensors(model)))
     write_whole(folder / "model.yaml", text.encode())
 
 
+def tensors(model: SavedModel) -> dict[str, Tensor]:
+    """Its weights and buffers by name, on the CPU, each with memory of its own."""
+    state = model.denoiser.state_dict()
+    return {
+        name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, t in state.items()
+    }
+
+
 def describe(model: SavedModel) -> dict[str, Any]:
-    """All but the tensors, as plain data."""
+    """All but the tensors, as plain data.
+
+    Raises:
+        UserError: the model could not be found again; see :meth:`Denoiser.describe`.
+    """
+    noise = model.denoiser.noise
     return {
         "format": FORMAT,
-        "model": _describe_denoiser(model.denoiser),
+        "model": model.denoiser.describe(),
         "normalization": {"low": model.normalization.low, "high": model.normalization.high},
-        "sigma_min": model.sigma_min,
-        "sigma_max": model.sigma_max,
+        "sigma_min": None if noise is None else noise.sigma_min,
+        "sigma_max": None if noise is None else noise.sigma_max,
         "classes": list(model.classes),
         "versions": {
             "energydiff": __version__,
@@ -161,9 +124,10 @@ def rebuild(
             f"{origin} is not a model of this package: its format should be {FORMAT!r}."
         )
     try:
-        denoiser = _build(description["model"], state, origin)
+        denoiser = build_model(description["model"], state, f"the model in {origin}")
         normalization = Normalization(**description["normalization"])
-        sigma_min, sigma_max = float(description["sigma_min"]), float(description["sigma_max"])
+        ends = description["sigma_min"], description["sigma_max"]
+        denoiser.noise = None if ends == (None, None) else _noise_range(ends, origin)
         classes = description["classes"]
     except (
         LookupError,
@@ -174,13 +138,6 @@ def rebuild(
         ArithmeticError,
     ) as error:
         raise UserError(f"{origin} does not describe a model: {error}.") from error
-    if not 0 < sigma_min < sigma_max < float("inf"):
-        raise UserError(f"{origin} has noise levels {sigma_min} to {sigma_max}, which is no range.")
-    if type(denoiser).__name__ != description["model"]["class"]:
-        raise UserError(
-            f"{origin} names the model {description['model']['class']}, but its parametrization"
-            f" makes {type(denoiser).__name__}."
-        )
     strings = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if not strings or len(classes) not in (0, denoiser.num_classes):
         raise UserError(
@@ -200,58 +157,25 @@ def rebuild(
     denoiser.load_state_dict(dict(state))
     denoiser.eval().requires_grad_(False)
     config = description.get("config") or {}
-    return SavedModel(denoiser, normalization, sigma_min, sigma_max, tuple(classes), config)
+    return SavedModel(denoiser, normalization, tuple(classes), config)
 
 
-def _describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
-    match denoiser:
-        case EnergyDenoiser() | BlindEnergy():
-            kinds = (POTENTIALS | BLIND_POTENTIALS).items()
-            potential = denoiser.potential
-            parametrization = next(n for n, c in kinds if type(potential) is c)
-            backbone = potential.backbone
-        case UnconstrainedDenoiser():
-            parametrization, backbone = "unconstrained", denoiser.backbone
-        case GaussianMixture() | EmpiricalData():
-            return {"class": type(denoiser).__name__}
-        case Memory() if type(denoiser) in _MEMORIES.values():
-            denoiser.check_states(denoiser.patterns)  # an empty memory says so
-            return {"class": type(denoiser).__name__, **denoiser.config}
-        case _:
-            raise UserError(f"{type(denoiser).__name__} cannot be exported.")
-    arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in backbone.config.items()}
-    return {
-        "class": type(denoiser).__name__,
-        "parametrization": parametrization,
-        **({} if isinstance(denoiser, BlindEnergy) else {"sigma_data": denoiser.sigma_data}),
-        "backbone": {"class": type(backbone).__name__, **arguments},
-    }
+def require_loadable(model: SavedModel) -> None:
+    """``UserError`` now, rather than when it is loaded, for a model that could not be.
+
+    Builds it once in memory from its own description; no random state moves.
+    """
+    with torch.random.fork_rng(devices=[]):
+        again = rebuild(describe(model), model.denoiser.state_dict(), Path("this run"))
+    if type(again.denoiser) is not type(model.denoiser):
+        raise UserError(f"{type(model.denoiser).__name__} would be loaded as another class.")
 
 
-def _build(model: Mapping[str, Any], state: Mapping[str, Tensor], origin: Path) -> Denoiser:
-    match model["class"]:
-        case "EnergyDenoiser" | "UnconstrainedDenoiser" | "BlindEnergy":
-            arguments = dict(model["backbone"])
-            backbone = _BACKBONES.get(arguments.pop("class", ""))
-            if backbone is None:
-                raise UserError(
-                    f"{origin} names the backbone {model['backbone'].get('class')!r}, which this"
-                    f" package does not have; it has {', '.join(_BACKBONES)}."
-                )
-            return build_denoiser(
-                backbone(**arguments), model.get("sigma_data", 1.0), model["parametrization"]
-            )
-        case "EmpiricalData":
-            return EmpiricalData(state["data"])
-        case "GaussianMixture":
-            return GaussianMixture(state["means"], state["std"], state["log_weights"].exp())
-        case name if name in _MEMORIES:
-            arguments = {k: v for k, v in model.items() if k != "class"}
-            return _MEMORIES[name](**arguments).store(state["patterns"])
-        case other:
-            raise UserError(
-                f"{origin} names the model {other!r}, which this package does not have."
-            )
+def _noise_range(ends: tuple[Any, Any], origin: Path) -> NoiseRange:
+    try:
+        return NoiseRange(*map(float, ends))
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from error
 
 
 def _open_export(folder: Path) -> SavedModel:

@@ -136,8 +136,11 @@ class Levels:
         """The noise grid, between the model's own levels where no others are given."""
         if self.sigmas is not None:
             return self._own(self.sigmas)
-        low = saved.sigma_min if self.sigma_min is None else self.sigma_min
-        high = saved.sigma_max if self.sigma_max is None else self.sigma_max
+        low, high = self.sigma_min, self.sigma_max
+        if low is None or high is None:
+            own = saved.denoiser.require_noise()
+            low = own.sigma_min if low is None else low
+            high = own.sigma_max if high is None else high
         steps, grid = 18 if self.steps is None else self.steps, self.grid or "karras"
         if self.rho is None:
             return GRIDS[grid](steps, low, high)

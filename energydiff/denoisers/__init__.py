@@ -1,23 +1,15 @@
 """Learned models: EDM-preconditioned energies, their baseline, and noise-blind energies."""
 
 from energydiff.denoisers.blind import STEP_SIZE, BlindEnergy
-from energydiff.denoisers.build import (
-    BLIND_POTENTIALS,
-    POTENTIALS,
-    Parametrization,
-    build_denoiser,
-)
+from energydiff.denoisers.build import build_denoiser
 from energydiff.denoisers.gauge import Gauge
 from energydiff.denoisers.preconditioned import EnergyDenoiser, UnconstrainedDenoiser
 
 __all__ = [
-    "BLIND_POTENTIALS",
-    "POTENTIALS",
     "STEP_SIZE",
     "BlindEnergy",
     "EnergyDenoiser",
     "Gauge",
-    "Parametrization",
     "UnconstrainedDenoiser",
     "build_denoiser",
 ]

@@ -1,13 +1,16 @@
 """Noise-blind energies: one H(x) for all noise, to be descended instead of denoised."""
 
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Energy, Sigma, sigma_vector
+from energydiff.denoisers.description import describe_learned, described_network
+from energydiff.energies.base import Energy, Sigma
 from energydiff.errors import UserError
 from energydiff.potentials import Potential
+from energydiff.potentials.potential import find_potential, name_of
 
 # Of a descent from noise: a twelfth of the way to data where ∇H = 4(ε − x0).
 STEP_SIZE = 0.02
@@ -34,6 +37,8 @@ class BlindEnergy(Energy):
 
     def __init__(self, potential: Potential) -> None:
         super().__init__()
+        if not potential.noise_blind:
+            raise UserError(f"{type(potential).__name__} knows its noise: make an EnergyDenoiser.")
         self.shape = potential.backbone.shape
         self.num_classes = potential.backbone.num_classes
         self.potential = potential
@@ -42,9 +47,9 @@ class BlindEnergy(Energy):
     def __call__(self, x: Tensor, sigma: Sigma = 1.0, label: Tensor | None = None) -> Tensor:
         return super().__call__(x, sigma, label)
 
-    def forward(self, x: Tensor, sigma: Sigma = 1.0, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         c = x.new_zeros(1).expand(len(x))  # expanded, so that it is embedded once
-        return self.potential(x, c, label) / sigma_vector(sigma, x).square()
+        return self.potential(x, c, label) / sigma.square()
 
     def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> NoReturn:
         raise UserError(
@@ -52,3 +57,11 @@ class BlindEnergy(Energy):
             " GradientDescent, Nesterov or Armijo, and train it with EquilibriumMatching or"
             " EnergyMatching."
         )
+
+    def describe(self) -> dict[str, Any]:
+        return describe_learned(self, name_of(self.potential), self.potential.backbone)
+
+    @classmethod
+    def build(cls, arguments: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> Self:
+        backbone = described_network(arguments, what)
+        return cls(find_potential(arguments["parametrization"]).of(backbone, 1.0))

@@ -74,7 +74,7 @@ def energy_and_gradient(
     """E (B,) and ∇E (like x), differentiated inside so that a compiler sees both."""
 
     def total(x: Tensor) -> tuple[Tensor, Tensor]:
-        values = energy(x, sigma, label)
+        values = energy.forward(x, sigma, label)
         return values.sum(), values
 
     grad, (_, values) = torch.func.grad_and_value(total, has_aux=True)(x)

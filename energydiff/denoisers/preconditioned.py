@@ -10,27 +10,24 @@ N(0, (σ²+σ_d²) I), constant included. The unconstrained baseline puts the ra
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor
 
 from energydiff.denoisers.compiled import CompiledGradient
-from energydiff.denoisers.gauge import Gauge
-from energydiff.energies.base import (
-    Denoiser,
-    Energy,
-    Sigma,
-    per_sample,
-    require_labels,
-    require_samples,
-    sigma_vector,
+from energydiff.denoisers.description import (
+    UNCONSTRAINED,
+    describe_learned,
+    described_network,
 )
+from energydiff.denoisers.gauge import Gauge
+from energydiff.energies.base import Denoiser, Energy, Sigma, per_sample, sigma_vector
 from energydiff.errors import UserError
-from energydiff.potentials import Backbone, ConvexDenoiser, Potential, ScalarOutput
+from energydiff.potentials import Backbone, Potential, ScalarOutput
+from energydiff.potentials.potential import find_potential, name_of
 
 
 class EnergyDenoiser(Energy):
@@ -45,16 +42,17 @@ class EnergyDenoiser(Energy):
 
     def __init__(self, potential: Potential, sigma_data: float, compile: bool = False) -> None:
         super().__init__()
+        if potential.noise_blind:
+            raise UserError(f"{type(potential).__name__} is noise-blind: make a BlindEnergy of it.")
         self.shape = potential.backbone.shape
         self.num_classes = potential.backbone.num_classes
         self.potential = potential
-        self.convex_denoiser = isinstance(potential, ConvexDenoiser)
+        self.convex_denoiser = potential.convex_denoiser
         self.sigma_data = _positive_sigma_data(sigma_data)
         self.gauge = Gauge()
         self.compiled = CompiledGradient() if compile else None
 
-    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        sigma = sigma_vector(sigma, x)
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         u, variance = _scale_input(x, sigma, self.sigma_data)
         phi = self.potential(u, _noise_input(sigma), label)
         return self._energy(u, variance, sigma, phi)
@@ -65,64 +63,49 @@ class EnergyDenoiser(Energy):
         )
         return gaussian - self.sigma_data / sigma * phi + self.gauge(sigma.log())
 
-    def value_and_grad(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        if isinstance(self.potential, ScalarOutput):
-            return self._analytic_value_and_grad(self.potential, x, sigma, label)
-        if self.compiled is None or torch.compiler.is_compiling():
-            return super().value_and_grad(x, sigma, label)
-        require_labels(self, x, label)
-        eager = partial(super().value_and_grad, x, sigma, label)
-        through_x = x.requires_grad
-        keep = torch.is_grad_enabled() and (through_x or self._trains())
-        with self._differentiable(x, sigma, label, keep=keep) as (x, sigma, label):
-            x = x if keep and through_x else x.detach()
-            with torch.set_grad_enabled(keep):
-                return self.compiled(self, x, sigma_vector(sigma, x), label, eager)
-
-    def _analytic_value_and_grad(
-        self, potential: ScalarOutput, x: Tensor, sigma: Sigma, label: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """E and ∇E by the potential's own gradient."""
-        with self._scaled(x, sigma, label) as (u, variance, sigma, label):
-            phi, to_u = potential.value_and_grad(u, _noise_input(sigma), label)
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        if isinstance(self.potential, ScalarOutput):  # by the network's own gradient
+            u, variance = _scale_input(x, sigma, self.sigma_data)
+            phi, to_u = self.potential.value_and_grad(u, _noise_input(sigma), label)
             return self._energy(u, variance, sigma, phi), self._grad(u, variance, sigma, to_u)
+        eager = partial(super().gradient, x, sigma, label)
+        if self.compiled is None or torch.compiler.is_compiling():
+            return eager()
+        return self.compiled(self, x, sigma, label, eager)
 
-    def value_and_grads(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
+    def gradients(
+        self, x: Tensor, sigma: Tensor, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As for every energy, by one joint gradient of φ over (u, c) and the chain rule:
 
         ∂E/∂log σ = dk − k‖u‖² + (σ_d/σ)(φ + k⟨u, ∇φ⟩ − ¼ ∂φ/∂c) + c′,  k = σ²/(σ²+σ_d²)
         """
-        with self._scaled(x, sigma, label) as (u, variance, sigma, label):
-            phi, to_u, to_c = self.potential.value_and_grads(u, _noise_input(sigma), label)
-            k = sigma.square() / variance
-            along_u = (u * to_u).flatten(1).sum(1)
-            slope = k * (self.dim - u.square().flatten(1).sum(1))
-            slope = slope + self.sigma_data / sigma * (phi + k * along_u - 0.25 * to_c)
-            slope = slope + self.gauge.derivative(sigma.log())
-            energy = self._energy(u, variance, sigma, phi)
-            return energy, self._grad(u, variance, sigma, to_u), slope
-
-    @contextmanager
-    def _scaled(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-        """u, σ²+σ_d², σ and the label where gradients written out are taken; a graph is kept where
-        autograd's would be."""
-        require_samples(self, x)
-        require_labels(self, x, label)
-        keep = torch.is_grad_enabled() and (x.requires_grad or self._trains())
-        with self._differentiable(x, sigma, label, keep=keep) as (x, sigma, label):
-            sigma = sigma_vector(sigma, x)
-            with torch.set_grad_enabled(keep):
-                yield *_scale_input(x, sigma, self.sigma_data), sigma, label
+        u, variance = _scale_input(x, sigma, self.sigma_data)
+        phi, to_u, to_c = self.potential.value_and_grads(u, _noise_input(sigma), label)
+        k = sigma.square() / variance
+        along_u = (u * to_u).flatten(1).sum(1)
+        slope = k * (self.dim - u.square().flatten(1).sum(1))
+        slope = slope + self.sigma_data / sigma * (phi + k * along_u - 0.25 * to_c)
+        slope = slope + self.gauge.derivative(sigma.log())
+        energy = self._energy(u, variance, sigma, phi)
+        return energy, self._grad(u, variance, sigma, to_u), slope
 
     def _grad(self, u: Tensor, variance: Tensor, sigma: Tensor, to_u: Tensor) -> Tensor:
         """∇E from ∇φ."""
         return (u - per_sample(self.sigma_data / sigma, u) * to_u) * per_sample(variance.rsqrt(), u)
+
+    def describe(self) -> dict[str, Any]:
+        return describe_learned(
+            self, name_of(self.potential), self.potential.backbone, self.sigma_data
+        )
+
+    @classmethod
+    def build(cls, arguments: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> Self:
+        name, sigma_data = arguments["parametrization"], arguments["sigma_data"]
+        if name == UNCONSTRAINED:
+            raise UserError(f"{what} is an {cls.__name__}, but its parametrization is {name}.")
+        kind = find_potential(name)
+        return cls(kind.of(described_network(arguments, what), sigma_data), sigma_data)
 
 
 class UnconstrainedDenoiser(Denoiser):
@@ -143,14 +126,26 @@ class UnconstrainedDenoiser(Denoiser):
     score = free_energy = value_and_grad = value_and_grads = noise_derivative = forward
 
     def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        require_samples(self, x)
-        require_labels(self, x, label)
+        self.check(x, label)
         sigma = sigma_vector(sigma, x)
         u, variance = _scale_input(x, sigma, self.sigma_data)
         raw = self.backbone(u, _noise_input(sigma), label).to(x.dtype)
         skip = self.sigma_data**2 / variance
         out = sigma * self.sigma_data * variance.rsqrt()
         return per_sample(skip, x) * x + per_sample(out, x) * raw
+
+    def describe(self) -> dict[str, Any]:
+        return describe_learned(self, UNCONSTRAINED, self.backbone, self.sigma_data)
+
+    @classmethod
+    def build(cls, arguments: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> Self:
+        backbone = described_network(arguments, what)
+        if not isinstance(backbone, Backbone) or arguments["parametrization"] != UNCONSTRAINED:
+            raise UserError(
+                f"{what} is the baseline {cls.__name__}, but its parametrization"
+                f" {arguments['parametrization']} or its network makes an energy."
+            )
+        return cls(backbone, arguments["sigma_data"])
 
 
 def _scale_input(x: Tensor, sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:

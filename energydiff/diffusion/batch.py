@@ -29,3 +29,8 @@ class NoisyBatch:
     def x(self) -> Tensor:
         """x0 + σε, like x0."""
         return self.x0 + per_sample(self.sigma, self.x0) * self.noise
+
+    @property
+    def time_target(self) -> Tensor:
+        """d − ‖ε‖², (B,): at fixed x its posterior mean is ∂E/∂log σ (Guth et al. 2025)."""
+        return self.noise[0].numel() - self.noise.square().flatten(1).sum(1)

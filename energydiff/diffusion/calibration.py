@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from energydiff.denoisers import EnergyDenoiser
-from energydiff.energies.base import per_sample
+from energydiff.diffusion.batch import NoisyBatch
 from energydiff.random import CALIBRATION, keyed_normal
 
 
@@ -54,12 +54,9 @@ def calibrate_gauge(
         noise = keyed_normal(seed, draw.tolist(), energy.shape, CALIBRATION).to(data)
         sigma = log_sigma.exp().to(data)
         # Two primes: each interval strides through all of the data from its own start.
-        x = (
-            data[(interval * 7919 + stratum * 104_729) % len(data)]
-            + per_sample(sigma, data) * noise
-        )
-        target = energy.dim - noise.square().flatten(1).sum(1)
-        residual = energy.noise_derivative(x, sigma) - target
+        clean = data[(interval * 7919 + stratum * 104_729) % len(data)]
+        batch = NoisyBatch(clean, sigma, noise, energy.sigma_data)
+        residual = energy.noise_derivative(batch.x, sigma) - batch.time_target
         sums.index_add_(0, interval, residual.cpu().double())
         if on_batch is not None:
             on_batch(int(draw[-1]) + 1)

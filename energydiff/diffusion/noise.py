@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from energydiff.energies import NoiseRange
 from energydiff.errors import UserError
 
 
@@ -45,11 +46,7 @@ class LogUniform(NoiseLevels):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise UserError(
-                f"noise sigma_min = {self.sigma_min} and sigma_max = {self.sigma_max} must obey"
-                " 0 < sigma_min < sigma_max."
-            )
+        NoiseRange(self.sigma_min, self.sigma_max)  # which refuses what is none
 
     def quantile(self, u: Tensor) -> Tensor:
         low, high = math.log(self.sigma_min), math.log(self.sigma_max)

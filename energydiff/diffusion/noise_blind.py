@@ -15,7 +15,7 @@ from torch import Tensor
 from energydiff.diffusion.batch import NoisyBatch
 from energydiff.diffusion.noise import UniformTime
 from energydiff.diffusion.objective import Objective
-from energydiff.energies.base import Denoiser, Energy, per_sample
+from energydiff.energies.base import Denoiser, per_sample
 from energydiff.errors import UserError
 
 
@@ -25,7 +25,7 @@ class NoiseBlindObjective(Objective):
     noise = UniformTime()
 
     def prepare(self, denoiser: Denoiser) -> None:
-        if not (isinstance(denoiser, Energy) and denoiser.noise_blind):
+        if not denoiser.noise_blind:
             raise UserError(
                 f"{type(self).__name__} trains a noise-blind energy: choose parametrization dot,"
                 " squared_norm or coercive."

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from energydiff.denoisers import EnergyDenoiser
 from energydiff.diffusion.batch import NoisyBatch
 from energydiff.diffusion.noise import LogNormal, NoiseLevels
-from energydiff.energies.base import Denoiser, Energy, per_sample
+from energydiff.energies.base import Denoiser, per_sample
 from energydiff.errors import NoEnergyError, UserError
 
 
@@ -41,7 +42,7 @@ class Objective(ABC):
 
     def prepare(self, denoiser: Denoiser) -> None:
         """Called once with the model to train; ``UserError`` if this objective cannot train it."""
-        if isinstance(denoiser, Energy) and denoiser.noise_blind:
+        if denoiser.noise_blind:
             raise UserError(
                 f"{type(self).__name__} trains models that know their noise; for a noise-blind"
                 " energy use EquilibriumMatching or EnergyMatching."
@@ -91,7 +92,7 @@ class DualScoreMatching(Objective):
                 f"{type(denoiser).__name__} has no energy for DualScoreMatching to fit: set"
                 " model.objective to energydiff.diffusion.DenoisingScoreMatching."
             )
-        if getattr(denoiser, "compiled", None) is not None:
+        if isinstance(denoiser, EnergyDenoiser) and denoiser.compiled is not None:
             raise UserError(
                 "model.compile joins E and ∇E alone, and DualScoreMatching needs ∂E/∂log σ too:"
                 " train without it, or with energydiff.diffusion.DenoisingScoreMatching."
@@ -101,7 +102,7 @@ class DualScoreMatching(Objective):
         energy, x, sigma = denoiser.require_energy(), batch.x, batch.sigma
         _, grad, time_score = energy.value_and_grads(x, sigma, batch.label)
         denoised = x - per_sample(sigma, x).square() * grad
-        residual = time_score - (energy.dim - batch.noise.square().flatten(1).sum(1))
+        residual = time_score - batch.time_target
         weight = self.time_weight * sigma.square() / (sigma.square() + batch.sigma_data**2)
         return {
             "denoising": _denoising(denoised, batch),

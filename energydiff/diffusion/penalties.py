@@ -93,9 +93,7 @@ class RisingFreeEnergy(Penalty):
     name = "rising_free_energy"
 
     def forward(self, energy: Energy, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
-        value, _, slope = energy.value_and_grads(x, sigma, label)
-        free_energy = energy.energy_to_free_energy(value, sigma)
-        divergence = free_energy / sigma.square() + 0.5 * (slope - energy.dim)
+        divergence = energy.free_energy_slope(x, sigma, label) / (2 * sigma)
         return self.weight * (divergence / energy.dim).clamp(max=0).square()
 
 

@@ -5,6 +5,7 @@ from energydiff.energies.composition import Guidance, Mixture, Negation, Sum, Te
 from energydiff.energies.empirical import EmpiricalData
 from energydiff.energies.inverse import LinearInverse
 from energydiff.energies.mixture import GaussianMixture
+from energydiff.energies.noise_range import NoiseRange
 
 __all__ = [
     "Denoiser",
@@ -15,6 +16,7 @@ __all__ = [
     "LinearInverse",
     "Mixture",
     "Negation",
+    "NoiseRange",
     "Sum",
     "Temperature",
 ]

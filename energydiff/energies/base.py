@@ -11,30 +11,44 @@ N(0, σ²I). Everything else follows from it:
 V is half the soft squared distance to the data: V → ½ dist(x, data)² as σ → 0.
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from energydiff.derivatives import differentiable, ordinary, value_and_derivatives
+from energydiff.energies.noise_range import NoiseRange
 from energydiff.errors import NoEnergyError, UserError
+from energydiff.registry import Configured, build, describe, find
 
 Sigma = float | Tensor
 
 
-class Denoiser(nn.Module, ABC):
+class Denoiser(Configured, nn.Module, ABC):
     """A posterior mean D(x, σ) = E[x0 | x0 + σε = x] over samples of one shape.
 
     Attributes:
         shape: shape of one sample, ``(C, H, W)`` or ``(d,)``.
         num_classes: number of class labels; 0 if the model takes none.
+        noise: the noise levels it is made for; ``None`` for a closed form, which knows them all.
+        exact: it is the denoiser of some data density, E = −log p_σ, so the theorems on the
+            Lyapunov function hold for it and a certificate may say ``proved``.
+        convex_denoiser: D is the gradient of a convex function by construction, so that the theorem
+            on the descent part holds.
+        noise_blind: σ is only a temperature, E = H(x)/σ², and there is no noise to go down.
     """
 
     shape: tuple[int, ...]
     num_classes: int = 0
+    noise: NoiseRange | None = None
+    exact: bool = False
+    convex_denoiser: bool = False
+    noise_blind: bool = False
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
@@ -43,6 +57,11 @@ class Denoiser(nn.Module, ABC):
         ``sigma`` is a positive noise level, scalar or (B,). ``label`` is (B,) integers, −1 where
         the class is unknown; ``None`` means unknown for all.
         """
+
+    def check(self, x: Tensor, label: Tensor | None = None) -> None:
+        """``UserError`` unless x is (B, \\*shape) and the label fits, or is ``None``."""
+        require_samples(self, x)
+        require_labels(self, x, label)
 
     @property
     def energy(self) -> "Energy | None":
@@ -63,31 +82,56 @@ class Denoiser(nn.Module, ABC):
             )
         return self.energy
 
+    def require_noise(self) -> NoiseRange:
+        """The noise range, or ``UserError`` for a model that was given none."""
+        if self.noise is None:
+            raise UserError(
+                f"this {type(self).__name__} carries no noise range: set model.noise ="
+                " NoiseRange(sigma_min, sigma_max), or give the noise levels."
+            )
+        return self.noise
+
+    def describe(self) -> dict[str, Any]:
+        """The model as plain data, from which :meth:`build` makes it again with its tensors.
+
+        Its class and the arguments of its constructor, but for tensors that are kept as buffers or
+        parameters of the same names.
+
+        Raises:
+            UserError: the class or an argument could not be found again.
+        """
+        return describe(self, _stored_arguments(self))
+
+    @classmethod
+    def build(cls, arguments: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> Self:
+        """The inverse of :meth:`describe`.
+
+        Args:
+            arguments: the description without its class.
+            state: of the model's ``state_dict``; whoever builds the model loads it afterwards.
+            what: what it is and who asks for it, as in "the model in runs/a".
+        """
+        kept = {name: state[name] for name in inspect.signature(cls).parameters if name in state}
+        given = {name: _built(value, state, what) for name, value in arguments.items()}
+        return cls(**given, **kept)
+
 
 class Energy(Denoiser):
     """A scalar energy E(x, σ) in nats. A subclass writes only ``forward``.
 
-    A subclass may also override ``value_and_grad`` with an analytic gradient, which must equal
-    autograd's.
+    A subclass may also override ``gradient`` and ``gradients`` with derivatives written out, which
+    must equal autograd's.
 
     Attributes:
-        exact: E is the true −log p_σ of some data density, so the theorems on the Lyapunov function
-            hold for it and a certificate may say ``proved``.
-        convex_denoiser: D is the gradient of a convex function by construction, so that the theorem
-            on the descent part holds.
-        noise_blind: σ is only a temperature, E = H(x)/σ², and there is no noise to go down.
         densities: n, how many noised densities E multiplies: 1 unless composed. V takes the
             noise's constant out of E that many times, so the V of a sum is the sum of the V's.
     """
 
-    exact: bool = False
-    convex_denoiser: bool = False
-    noise_blind: bool = False
     densities: float = 1.0
 
     @abstractmethod
-    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        """E(x, σ) in nats, (B,). Shapes as in :meth:`Denoiser.denoise`."""
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        """E(x, σ) in nats, (B,), of checked arguments: ``sigma`` is (B,), like ``x`` else."""
 
     def __call__(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """:meth:`forward`, in float32 or wider unless training.
@@ -95,12 +139,12 @@ class Energy(Denoiser):
         Energies, traces and line searches need it: a bfloat16 value is off by half a nat where a
         step changes E by two.
         """
-        require_samples(self, x)
-        require_labels(self, x, label)
+        self.check(x, label)
         if self.training:
-            return super().__call__(x, sigma, label)
+            return super().__call__(x, sigma_vector(sigma, x), label)
         with torch.autocast(x.device.type, enabled=False):
-            return super().__call__(at_least_float32(x), sigma, label)
+            x = at_least_float32(x)
+            return super().__call__(x, sigma_vector(sigma, x), label)
 
     @property
     def energy(self) -> "Energy":
@@ -115,11 +159,33 @@ class Energy(Denoiser):
         ``inference_mode``. A graph through ∇E is kept only where somebody can want it: gradients
         are enabled, and either the model is training or ``x`` itself requires a gradient.
         """
-        create_graph = torch.is_grad_enabled() and (x.requires_grad or self._trains())
-        with self._differentiable(x, sigma, label, keep=create_graph) as (x, sigma, label):
-            energy = self(x, sigma, label)
-            (grad,) = torch.autograd.grad(energy.sum(), x, create_graph=create_graph)
-        return (energy if create_graph else energy.detach()), grad
+        with self._gate(x, sigma, label) as (x, sigma, label):
+            return self.gradient(x, sigma, label)
+
+    def value_and_grads(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """E (B,), ∇E (like x) and ∂E/∂log σ at fixed x (B,), nats, in one pass.
+
+        A graph is kept as by :meth:`value_and_grad`.
+        """
+        with self._gate(x, sigma, label) as (x, sigma, label):
+            return self.gradients(x, sigma, label)
+
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """E and ∇E behind the gate: of checked arguments, and with a graph where gradients are
+        enabled."""
+        energy, grad = value_and_derivatives(lambda x: self.forward(x, sigma, label), x)
+        return energy, grad
+
+    def gradients(
+        self, x: Tensor, sigma: Tensor, label: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """E, ∇E and ∂E/∂log σ behind the gate, as :meth:`gradient`."""
+        energy, grad, slope = value_and_derivatives(
+            lambda x, log_sigma: self.forward(x, log_sigma.exp(), label), x, sigma.log().detach()
+        )
+        return energy, grad, slope
 
     def score(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """∇ log p_σ(x) = −∇E, like ``x``."""
@@ -129,6 +195,10 @@ class Energy(Denoiser):
         """D = x − σ²∇E (Tweedie's formula)."""
         grad = self.value_and_grad(x, sigma, label)[1]
         return x - per_sample(sigma, x).square() * grad
+
+    def noise_derivative(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        """∂E/∂log σ at fixed x, (B,), nats. Its mean over noisy data is 0 for a true density."""
+        return self.value_and_grads(x, sigma, label)[2]
 
     def free_energy(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """The Lyapunov function V = σ² [E − n (d/2) log 2πσ²], (B,), in squared units of x."""
@@ -140,63 +210,90 @@ class Energy(Denoiser):
         constant = 0.5 * self.densities * self.dim
         return sigma**2 * (energy - constant * torch.log(2 * math.pi * sigma**2))
 
-    def value_and_grads(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """E (B,), ∇E (like x) and ∂E/∂log σ at fixed x (B,), nats, in one pass.
-
-        A graph is kept as by :meth:`value_and_grad`.
-        """
-        create_graph = torch.is_grad_enabled() and (x.requires_grad or self._trains())
-        with self._differentiable(x, sigma, label, keep=create_graph) as (x, sigma, label):
-            log_sigma = sigma_vector(sigma, x).log().detach().requires_grad_()
-            energy = self(x, log_sigma.exp(), label)
-            grad, slope = torch.autograd.grad(
-                energy.sum(), (x, log_sigma), create_graph=create_graph
-            )
-        return (energy if create_graph else energy.detach()), grad, slope
-
-    def noise_derivative(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        """∂E/∂log σ at fixed x, (B,), nats. Its mean over noisy data is 0 for a true density."""
-        return self.value_and_grads(x, sigma, label)[2]
+    def free_energy_slope(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        """∂V/∂σ = (2V + σ²(∂E/∂log σ − n d))/σ at fixed x, (B,), units of x; ≥ 0 if ``exact``."""
+        energy, _, slope = self.value_and_grads(x, sigma, label)
+        sigma = torch.as_tensor(sigma, dtype=energy.dtype, device=energy.device)
+        free_energy = self.energy_to_free_energy(energy, sigma)
+        return 2 * free_energy / sigma + sigma * (slope - self.densities * self.dim)
 
     def hessian_vector_product(
         self, x: Tensor, sigma: Sigma, vector: Tensor, label: Tensor | None = None
     ) -> Tensor:
         """∇²E(x, σ) · vector, like ``x``."""
-        with self._differentiable(x, sigma, label, keep=False) as (x, sigma, label):
-            grad = self.value_and_grad(x, sigma, label)[1]
-            return torch.autograd.grad(grad, x, _normal_tensor(vector))[0]
-
-    def _trains(self) -> bool:
-        return self.training and any(p.requires_grad for p in self.parameters())
+        with self._gate(x, sigma, label) as (x, sigma, label), torch.enable_grad():
+            x = x.detach().requires_grad_()
+            grad = self.gradient(x, sigma, label)[1]
+            return torch.autograd.grad(grad, x, ordinary(vector))[0]
 
     @contextmanager
-    def _differentiable(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None, *, keep: bool
-    ) -> Iterator[tuple[Tensor, Sigma, Tensor | None]]:
-        """A scope in which E can be differentiated, whatever mode the caller is in.
+    def _gate(
+        self, x: Tensor, sigma: Sigma, label: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """The one place where arguments are checked, modes left and the graph decided on.
 
-        ``enable_grad`` alone does nothing inside ``inference_mode``, and an inference tensor can
-        take part in no graph: without this scope a public sampler returns another field, or
-        nothing, in silence.
+        Inside, gradients are enabled where a graph is to be kept, and x requires one where the
+        caller's does and gets it.
         """
+        self.check(x, label)
         first = next(self.parameters(), None)
         if first is not None and first.is_inference():
             raise UserError(
                 f"{type(self).__name__} was built or moved under torch.inference_mode(), so its"
                 " energy cannot be differentiated; build it outside that mode."
             )
-        with ExitStack() as scope:
-            scope.enter_context(torch.inference_mode(False))
-            scope.enter_context(torch.enable_grad())
-            if not self.training:
-                scope.enter_context(torch.autocast(x.device.type, enabled=False))
-                x = at_least_float32(x)
-            x, sigma, label = (_normal_tensor(t) for t in (x, sigma, label))
-            if not (keep and x.requires_grad):
-                x = x.detach().requires_grad_()
-            yield x, sigma, label
+        trains = self.training and any(p.requires_grad for p in self.parameters())
+        keep = torch.is_grad_enabled() and (x.requires_grad or trains)
+        with differentiable(x.device, graph=keep, autocast=self.training):
+            x, sigma, label = ordinary(x), ordinary(sigma), ordinary(label)
+            x = x if keep else x.detach()
+            x = x if self.training else at_least_float32(x)
+            yield x, sigma_vector(sigma, x), label
+
+
+def build_model(description: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> Denoiser:
+    """The inverse of :meth:`Denoiser.describe`, ``state`` and ``what`` as of its ``build``."""
+    arguments = dict(description)
+    return find(Denoiser, arguments.pop("class", ""), what).build(arguments, state, what)
+
+
+def _stored_arguments(model: Denoiser) -> dict[str, Any]:
+    """Constructor arguments but for tensors kept under the same name; see ``describe``."""
+    stored, kept = {}, model.state_dict().keys()
+    for name, value in model.config.items():
+        if name in kept:
+            continue
+        if isinstance(value, Tensor):  # it may be kept as plain numbers
+            value = getattr(model, name, value)
+        stored[name] = _stored(value, model, f"{type(model).__name__}.{name}")
+    return stored
+
+
+def _stored(value: Any, model: Denoiser, place: str) -> Any:
+    """Models inside an argument by their descriptions and where in the state their tensors are."""
+    if isinstance(value, list | tuple):
+        return [_stored(item, model, place) for item in value]
+    if isinstance(value, Tensor):
+        raise UserError(f"{place} is a tensor: keep it as a buffer of that name to save it.")
+    if not isinstance(value, Denoiser):
+        return value
+    prefix = next((name for name, module in model.named_modules() if module is value), None)
+    if prefix is None:
+        raise UserError(f"{place} is a model that {type(model).__name__} keeps in no attribute.")
+    return value.describe() | {"state": prefix}
+
+
+def _built(value: Any, state: Mapping[str, Tensor], what: str) -> Any:
+    if isinstance(value, list):
+        return [_built(item, state, what) for item in value]
+    if not (isinstance(value, Mapping) and "class" in value):
+        return value
+    if "state" not in value:
+        return build(Configured, value, what)
+    prefix = f"{value['state']}."
+    description = {name: item for name, item in value.items() if name != "state"}
+    own = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    return build_model(description, own, what)
 
 
 def sigma_vector(sigma: Sigma, x: Tensor) -> Tensor:
@@ -258,10 +355,3 @@ def at_least_float32(x: Tensor) -> Tensor:
 def _readable(value: Tensor) -> bool:
     """Whether reading values is free: elsewhere it would wait for the device at every step."""
     return value.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def _normal_tensor(value: Any) -> Any:
-    """A copy of an inference tensor that autograd accepts; anything else as it is."""
-    if isinstance(value, Tensor) and value.is_inference():
-        return value.clone()
-    return value

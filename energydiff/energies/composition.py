@@ -21,14 +21,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from energydiff.energies.base import (
-    Denoiser,
-    Energy,
-    Sigma,
-    per_sample,
-    require_labels,
-    require_samples,
-)
+from energydiff.energies.base import Denoiser, Energy, per_sample
+from energydiff.energies.noise_range import NoiseRange
 from energydiff.errors import UserError
 
 Weights = Sequence[float] | Tensor
@@ -68,6 +62,7 @@ class Composition(Energy):
         self.shape = shapes[0]
         self.num_classes = max(classes, default=0)
         self.members = nn.ModuleList(members)
+        self.noise = _common_noise(name, members)
         pairs = zip(self.weights, members, strict=True)
         self.densities = sum(weight * member.densities for weight, member in pairs)
 
@@ -75,16 +70,12 @@ class Composition(Energy):
     def combine(self, energies: Tensor) -> tuple[Tensor, Tensor]:
         """E (B,) and its slopes ∂E/∂E_k (K, B) from the members' E_k (K, B)."""
 
-    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         energies = [member(x, sigma, own) for member, own in self._labelled(label)]
         return self.combine(torch.stack(energies))[0]
 
-    def value_and_grad(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """From the members' own, each by its closed form where it has one."""
-        require_samples(self, x)
-        require_labels(self, x, label)
         parts = [member.value_and_grad(x, sigma, own) for member, own in self._labelled(label)]
         energy, slopes = self.combine(torch.stack([value for value, _ in parts]))
         terms = [per_sample(s, g) * g for s, (_, g) in zip(slopes, parts, strict=True)]
@@ -191,17 +182,14 @@ class Guidance(Energy):
         self.shape = self.member.shape
         self.num_classes = self.member.num_classes
         self.densities = self.member.densities
+        self.noise = self.member.noise
 
-    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         if label is None:
             return self.member(x, sigma)
         return self._guided(self.member(*_twice(x, sigma, label)))
 
-    def value_and_grad(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        require_samples(self, x)
-        require_labels(self, x, label)
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         if label is None:
             return self.member.value_and_grad(x, sigma)
         energy, grad = self.member.value_and_grad(*_twice(x, sigma, label))
@@ -215,11 +203,21 @@ class Guidance(Energy):
         return f"weight={self.weight}"
 
 
-def _twice(x: Tensor, sigma: Sigma, label: Tensor) -> tuple[Tensor, Sigma, Tensor]:
+def _twice(x: Tensor, sigma: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The batch with its labels, then again without."""
-    if isinstance(sigma, Tensor):
-        sigma = sigma.expand(len(x)).repeat(2)
-    return torch.cat([x, x]), sigma, torch.cat([label, torch.full_like(label, -1)])
+    unlabelled = torch.full_like(label, -1)
+    return torch.cat([x, x]), sigma.repeat(2), torch.cat([label, unlabelled])
+
+
+def _common_noise(name: str, members: Sequence[Energy]) -> NoiseRange | None:
+    """The noise levels that all members are made for."""
+    ranges = [member.noise for member in members if member.noise is not None]
+    if not ranges:
+        return None
+    low, high = max(r.sigma_min for r in ranges), min(r.sigma_max for r in ranges)
+    if low >= high:
+        raise UserError(f"the members of this {name} are made for no common noise: {ranges}.")
+    return NoiseRange(low, high)
 
 
 def _energy(name: str, member: Denoiser) -> Energy:

@@ -15,14 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import (
-    Energy,
-    Sigma,
-    at_least_float32,
-    require_labels,
-    require_samples,
-    sigma_vector,
-)
+from energydiff.energies.base import Energy
 from energydiff.errors import UserError
 
 
@@ -53,8 +46,8 @@ class EmpiricalData(Energy):
         self.chunk = chunk
         self.register_buffer("data", data)
 
-    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        sigma = sigma_vector(sigma, x).to(_wide(x))
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        sigma = sigma.to(_wide(x))
         if x.requires_grad or sigma.requires_grad:
             parts = [torch.logsumexp(logits, 1) for logits, _ in self._log_kernels(x, sigma)]
             log_sum = torch.logsumexp(torch.stack(parts), 0)
@@ -62,16 +55,11 @@ class EmpiricalData(Energy):
             log_sum, _ = self._posterior(x, sigma, mean=False)
         return (self._constant(sigma) - log_sum).to(x.dtype)
 
-    def value_and_grad(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """E and ∇E = (x − D)/σ², without a graph unless ``x`` requires one."""
-        if x.requires_grad and torch.is_grad_enabled():
-            return super().value_and_grad(x, sigma, label)
-        require_samples(self, x)
-        require_labels(self, x, label)
-        x = at_least_float32(x)
-        wide = sigma_vector(sigma, x).to(_wide(x))
+        if x.requires_grad:
+            return super().gradient(x, sigma, label)
+        wide = sigma.to(_wide(x))
         log_sum, mean = self._posterior(x, wide, mean=True)
         assert mean is not None
         grad = (x.flatten(1).to(wide.dtype) - mean) / wide[:, None] ** 2

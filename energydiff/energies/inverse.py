@@ -11,7 +11,7 @@ Its gradient holds ∂D/∂x: a step costs a Hessian-vector product beside the g
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Energy, Sigma, per_sample, sigma_vector
+from energydiff.energies.base import Energy, per_sample
 from energydiff.errors import UserError
 
 
@@ -26,7 +26,7 @@ class LinearInverse(Energy):
         operator: A, (m, \\*shape) of the prior: one row per measurement. A selection of pixels is
             inpainting.
         y: measurements, (m,) for all samples or (B, m), units of x.
-        noise: σ_y > 0, units of x.
+        sigma_y: σ_y > 0, standard deviation of the measurements' noise, units of x.
         sigma_data: σ_d, the RMS of the data about its mean.
     """
 
@@ -35,7 +35,7 @@ class LinearInverse(Energy):
     gains: Tensor
 
     def __init__(
-        self, prior: Energy, operator: Tensor, y: Tensor, noise: float, sigma_data: float
+        self, prior: Energy, operator: Tensor, y: Tensor, sigma_y: float, sigma_data: float
     ) -> None:
         super().__init__()
         if tuple(operator.shape[1:]) != tuple(prior.shape) or len(operator) != y.shape[-1]:
@@ -43,10 +43,12 @@ class LinearInverse(Energy):
                 f"operator must be (m, *{tuple(prior.shape)}) with y (m,) or (B, m), got"
                 f" {tuple(operator.shape)} and {tuple(y.shape)}."
             )
-        if not noise > 0 or not sigma_data > 0:
-            raise UserError(f"noise is {noise} and sigma_data {sigma_data}; both must be positive.")
+        if not sigma_y > 0 or not sigma_data > 0:
+            raise UserError(
+                f"sigma_y is {sigma_y} and sigma_data {sigma_data}; both must be positive."
+            )
         self.prior, self.shape, self.num_classes = prior, prior.shape, prior.num_classes
-        self.noise, self.sigma_data = noise, sigma_data
+        self.noise, self.sigma_y, self.sigma_data = prior.noise, sigma_y, sigma_data
         # In the eigenbasis of A Aᵀ, Σ is diagonal.
         rows = operator.flatten(1)
         values, vectors = torch.linalg.eigh((rows @ rows.T).double())
@@ -55,12 +57,11 @@ class LinearInverse(Energy):
         self.register_buffer("gains", values.clamp(min=0).to(rows))
         self.train(prior.training)
 
-    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         energy, grad = self.prior.value_and_grad(x, sigma, label)
-        level = sigma_vector(sigma, x)
-        denoised = x - per_sample(level, x).square() * grad
-        spread = (level * self.sigma_data).square() / (level.square() + self.sigma_data**2)
-        variance = self.noise**2 + spread[:, None] * self.gains
+        denoised = x - per_sample(sigma, x).square() * grad
+        spread = (sigma * self.sigma_data).square() / (sigma.square() + self.sigma_data**2)
+        variance = self.sigma_y**2 + spread[:, None] * self.gains
         misfit = self.y - denoised.flatten(1) @ self.operator.T
-        log_det = (variance / self.noise**2).log()
+        log_det = (variance / self.sigma_y**2).log()
         return energy + 0.5 * (misfit.square() / variance + log_det).sum(1)

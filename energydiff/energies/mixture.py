@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Energy, Sigma, per_sample, sigma_vector
+from energydiff.energies.base import Energy, per_sample
 from energydiff.errors import UserError
 
 
@@ -24,7 +24,7 @@ class GaussianMixture(Energy):
     exact = True
     means: Tensor
     std: Tensor
-    log_weights: Tensor
+    weights: Tensor
 
     def __init__(
         self, means: Tensor, std: float | Tensor = 0.0, weights: Tensor | None = None
@@ -49,14 +49,14 @@ class GaussianMixture(Energy):
         self.shape = tuple(means.shape[1:])
         self.register_buffer("means", means)
         self.register_buffer("std", std.expand_as(means).clone())
-        self.register_buffer("log_weights", (weights / weights.sum()).log())
+        self.register_buffer("weights", weights / weights.sum())
 
-    def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        variance = self.std.square() + per_sample(sigma_vector(sigma, x), x)[..., None].square()
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        variance = self.std.square() + per_sample(sigma, x)[..., None].square()
         variance = variance.expand(x.shape[0], *self.means.shape).flatten(2)
         residual = (x[:, None] - self.means).flatten(2)
         log_normal = -0.5 * (residual.square() / variance + (2 * math.pi * variance).log()).sum(-1)
-        return -torch.logsumexp(self.log_weights + log_normal, dim=1)
+        return -torch.logsumexp(self.weights.log() + log_normal, dim=1)
 
     def extra_repr(self) -> str:
         return f"components={len(self.means)}, shape={self.shape}"

@@ -167,6 +167,7 @@ def _bits(model: SavedModel, held_out: Source, device: torch.device) -> float | 
         return None
     clean = _clean(held_out, LIKELIHOODS)
     noise = keyed_normal(0, range(len(clean)), energy.shape, HELD_OUT)
+    low = energy.require_noise().sigma_min
     with torch.no_grad():
-        nats = energy((clean + model.sigma_min * noise).to(device), model.sigma_min)
+        nats = energy((clean + low * noise).to(device), low)
     return float(bits_per_dim(nats, energy.dim, model.normalization).mean())

@@ -54,7 +54,7 @@ class Candidate:
             "resize": self.extractor.resize,
             "sampler": settings.sampler,
             "steps": settings.steps,
-            "sigmas": [saved.sigma_min, saved.sigma_max],
+            "sigmas": list(saved.denoiser.require_noise()),
             "seed": settings.seed,
             "quantisation": QUANTISATION,
             "degraded": DEGRADATION if degraded else None,

@@ -58,6 +58,7 @@ class Measurement:
 
     def provenance(self, model: SavedModel | None) -> Provenance:
         """What every number depends on beside the model; ``None`` for images of a folder."""
+        low, high = model.denoiser.require_noise() if model else (0.0, 0.0)
         return Provenance(
             data=self.data.describe(),
             reference=self.reference.digest,
@@ -71,8 +72,8 @@ class Measurement:
             seed=self.settings.seed,
             sampler=self.settings.sampler if model else "none",
             steps=self.settings.steps if model else 0,
-            sigma_min=model.sigma_min if model else 0.0,
-            sigma_max=model.sigma_max if model else 0.0,
+            sigma_min=low,
+            sigma_max=high,
             weights="exponential moving average" if model else "images of a folder",
             versions=versions(),
         )

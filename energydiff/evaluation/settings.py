@@ -58,7 +58,7 @@ class Settings:
 
     def sampler_of(self, model: SavedModel) -> Sampler:
         """The sampler between a model's noise levels."""
-        return named_sampler(self.sampler, self.steps, model.sigma_min, model.sigma_max)
+        return named_sampler(self.sampler, self.steps, *model.denoiser.require_noise())
 
 
 def named_sampler(name: str, steps: int, sigma_min: float, sigma_max: float) -> Sampler:

@@ -3,7 +3,7 @@
 from energydiff.landscape.asymmetry import jacobian_asymmetry
 from energydiff.landscape.bits import bits_per_dim, lossless_bits_per_dim
 from energydiff.landscape.consistency import HeatResidual, heat_residual
-from energydiff.landscape.curvature import Curvature, curvature, noise_slope
+from energydiff.landscape.curvature import Curvature, curvature
 from energydiff.landscape.denoising_bound import denoising_bound
 from energydiff.landscape.detection import ood_auroc
 from energydiff.landscape.heldout import held_out_loss, held_out_losses
@@ -22,7 +22,6 @@ __all__ = [
     "held_out_losses",
     "jacobian_asymmetry",
     "lossless_bits_per_dim",
-    "noise_slope",
     "ode_likelihood",
     "ood_auroc",
 ]

@@ -7,6 +7,7 @@ D = x − ∇V has a symmetric Jacobian J if and only if it comes from a scalar.
 import torch
 from torch import Tensor
 
+from energydiff.derivatives import differentiable
 from energydiff.energies.base import Denoiser, Sigma, sigma_vector
 
 
@@ -35,12 +36,7 @@ def _jacobian(
     Every row has a replica of x to itself, so that one backward pass yields a whole block.
     """
     blocks = []
-    # Neither no_grad nor inference_mode of the caller, nor autocast, may reach the derivative.
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(x.device.type, enabled=False),
-    ):
+    with differentiable(x.device, autocast=False):
         for rows in torch.arange(x.numel(), device=x.device).split(chunk):
             replicas = x.clone().detach().expand(len(rows), *x.shape).clone().requires_grad_()
             labels = None if label is None else label.clone().expand(len(rows))

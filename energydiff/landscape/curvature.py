@@ -69,13 +69,5 @@ def curvature(
         x.device, wide
     )
     lowest, highest, error = lanczos(product, start.flatten(1), min(iterations, energy.dim))
-    slope = noise_slope(energy, x, sigma, label)
+    slope = energy.free_energy_slope(x, sigma, label).detach()
     return Curvature(highest.to(slope), lowest.to(slope), error.to(slope), slope)
-
-
-def noise_slope(energy: Energy, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-    """∂V/∂σ = (2V + σ²(∂E/∂log σ − d))/σ at fixed x, (B,), units of x."""
-    with torch.no_grad():
-        value, _, slope = energy.value_and_grads(x, sigma, label)
-        level = sigma_vector(sigma, x).to(slope)
-        return 2 * energy.energy_to_free_energy(value, sigma) / level + level * (slope - energy.dim)

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Denoiser, Energy, at_least_float32, require_samples
-from energydiff.landscape.likelihood import require_noise_range
+from energydiff.energies import NoiseRange
+from energydiff.energies.base import Denoiser, Energy, at_least_float32
 from energydiff.random import LIKELIHOOD, keyed_normal
 
 
@@ -52,8 +52,8 @@ def denoising_bound(
         seed, first: noise belongs to (seed, index of the sample, node), the first sample's index
             being ``first``.
     """
-    require_samples(denoiser, x0)
-    require_noise_range(sigma_min, sigma_max)
+    denoiser.check(x0, label)
+    NoiseRange(sigma_min, sigma_max)  # which refuses what is none
     x0 = at_least_float32(x0)
 
     def noise(node: int) -> Tensor:

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from energydiff.derivatives import differentiable, ordinary
 from energydiff.energies.base import Denoiser, Sigma, at_least_float32
 from energydiff.errors import UserError
 from energydiff.random import keyed_signs
@@ -44,15 +45,9 @@ def denoise_and_divergence(
     Any denoiser, with an energy or without one; one forward pass and P backward passes.
     ``probes`` are (P, B, \\*shape), see :func:`trace_probes`.
     """
-    # Neither no_grad nor inference_mode of the caller, nor autocast, may reach the derivative.
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(x.device.type, enabled=False),
-    ):
+    with differentiable(x.device, autocast=False):
         x = at_least_float32(x).clone().detach().requires_grad_()
-        sigma = sigma.clone() if isinstance(sigma, Tensor) else sigma
-        label = None if label is None else label.clone()
+        sigma, label = ordinary(sigma), ordinary(label)
         denoised = denoiser.denoise(x, sigma, label)
         divergence = x.new_zeros(len(x))
         for probe in probes:

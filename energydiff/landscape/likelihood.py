@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from energydiff.energies import GaussianMixture
-from energydiff.energies.base import Denoiser, Energy, at_least_float32, require_samples
+from energydiff.energies import GaussianMixture, NoiseRange
+from energydiff.energies.base import Denoiser, Energy, at_least_float32
 from energydiff.errors import UserError
 from energydiff.landscape.divergence import denoise_and_divergence, trace_probes
 
@@ -77,8 +77,8 @@ def ode_likelihood(
     Raises UserError for samples of another shape, noise levels out of order, values that are not
     finite, or where the solver gives up.
     """
-    require_samples(denoiser, x)
-    require_noise_range(sigma_min, sigma_max)
+    denoiser.check(x, label)
+    NoiseRange(sigma_min, sigma_max)  # which refuses what is none
     x = at_least_float32(x).detach()
     vectors = trace_probes(x, probes, seed, first)
 
@@ -114,15 +114,6 @@ def ode_likelihood(
     with torch.no_grad():
         at_sigma_max = prior(latent, sigma_max).cpu().double()
     return OdeLikelihood(at_sigma_max - end[x.numel() :], latent, solution.nfev)
-
-
-def require_noise_range(sigma_min: float, sigma_max: float) -> None:
-    """``UserError`` unless 0 < σ_min < σ_max < ∞."""
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise UserError(
-            f"sigma_min = {sigma_min} and sigma_max = {sigma_max} must obey"
-            " 0 < sigma_min < sigma_max, both finite."
-        )
 
 
 def _state(x: Tensor, integral: Tensor) -> NDArray[np.float64]:

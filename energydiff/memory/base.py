@@ -9,22 +9,21 @@ H by the noise, so none claims to be ``exact``; the one that is a diffusion ener
 :class:`EmpiricalData`, the log-sum-exp memory at β = 1/σ².
 """
 
-import inspect
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Energy, Sigma, per_sample, sigma_vector
+from energydiff.energies.base import Energy, Sigma, per_sample
 from energydiff.errors import UserError
 from energydiff.memory.downhill import Here, Retrieval, Way, go
 from energydiff.sampling.path import Step
 
 
 class Memory(Energy):
-    """A memory of patterns (K, \\*shape). A subclass writes ``hamiltonian`` and ``update``, and
-    keeps the arguments of its constructor as attributes of the same names.
+    """A memory of patterns (K, \\*shape). A subclass writes ``hamiltonian`` and ``update``.
 
     Attributes:
         patterns: what is stored, (K, \\*shape).
@@ -52,11 +51,6 @@ class Memory(Energy):
         self.patterns = patterns
         return self
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments: what a saved memory needs beside its patterns."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
     def check_patterns(self, patterns: Tensor) -> None:
         """``UserError`` for patterns that this memory cannot hold."""
 
@@ -73,11 +67,14 @@ class Memory(Energy):
         return x
 
     def __call__(self, x: Tensor, sigma: Sigma = 1.0, label: Tensor | None = None) -> Tensor:
-        self.check_states(x)  # before anything asks for the shape of what is stored
         return super().__call__(x, sigma, label)
 
-    def forward(self, x: Tensor, sigma: Sigma = 1.0, label: Tensor | None = None) -> Tensor:
-        return self.hamiltonian(x.flatten(1)) / sigma_vector(sigma, x).square()
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.hamiltonian(x.flatten(1)) / sigma.square()
+
+    def check(self, x: Tensor, label: Tensor | None = None) -> None:
+        self.check_states(x)  # before anything asks for the shape of what is stored
+        super().check(x, label)
 
     def retrieve(
         self,
@@ -98,6 +95,14 @@ class Memory(Energy):
             raise UserError(
                 f"x has shape {tuple(x.shape)}; the stored patterns ask for (B, *{self.shape})."
             )
+
+    def describe(self) -> dict[str, Any]:
+        self.check_states(self.patterns)  # an empty memory says so
+        return super().describe()
+
+    @classmethod
+    def build(cls, arguments: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> Self:
+        return super().build(arguments, state, what).store(state["patterns"])
 
     def rows(self, like: Tensor) -> Tensor:
         """The patterns ξ as (K, d), in the dtype of ``like``."""

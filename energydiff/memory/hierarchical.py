@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from energydiff.derivatives import differentiable, ordinary
 from energydiff.errors import UserError
 from energydiff.memory.lagrangians import Identity, Lagrangian, Softmax, positive
 from energydiff.memory.synapses import Dense
@@ -100,8 +101,9 @@ class HierarchicalMemory(nn.Module):
         A graph is kept where gradients are enabled, so the weights can be trained through it.
         """
         keep = torch.is_grad_enabled()
-        with torch.inference_mode(False), torch.enable_grad():
-            states = {n: x.clone() if x.is_inference() else x for n, x in states.items()}
+        device = next(iter(states.values())).device
+        with differentiable(device, autocast=True):
+            states = {name: ordinary(x) for name, x in states.items()}
             active = {
                 n: a if keep and a.requires_grad else a.detach().requires_grad_()
                 for n, a in self.activations(states).items()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Energy, at_least_float32, require_samples
+from energydiff.energies.base import Energy, at_least_float32
 from energydiff.errors import UserError
 from energydiff.memory.base import Memory
 from energydiff.memory.downhill import Here, Retrieval, Way, go
@@ -77,7 +77,7 @@ class _Descent(Way):
             self.claim = "enforced" if len(self.levels) == 1 else "observed"
 
     def start(self, x: Tensor) -> Tensor:
-        require_samples(self.energy, x)
+        self.energy.check(x)
         return at_least_float32(x)
 
     def at(self, x: Tensor, sigma: float, held: Tensor) -> Here:

@@ -2,15 +2,23 @@
 
 from energydiff.potentials.backbone import Backbone, Network, ScalarNetwork
 from energydiff.potentials.blind import Coercive, NegativeInnerProduct, SquaredNorm
+from energydiff.potentials.check import require_smooth
 from energydiff.potentials.energy_block import EnergyTransformerBlock
 from energydiff.potentials.energy_transformer import EnergyTransformer
 from energydiff.potentials.input_convex import ConvexDenoiser, InputConvex
 from energydiff.potentials.mlp import MLP
-from energydiff.potentials.potential import InnerProduct, Potential, ScalarOutput, SummedOutput
+from energydiff.potentials.potential import (
+    InnerProduct,
+    Potential,
+    ScalarOutput,
+    SummedOutput,
+    parametrizations,
+)
 from energydiff.potentials.published_energy_transformer import PublishedEnergyTransformer
 from energydiff.potentials.token_network import TokenNetwork
 from energydiff.potentials.transformer import Transformer
 from energydiff.potentials.unet import UNet
+from energydiff.potentials.wrapped import Wrapped
 
 __all__ = [
     "MLP",
@@ -32,4 +40,7 @@ __all__ = [
     "TokenNetwork",
     "Transformer",
     "UNet",
+    "Wrapped",
+    "parametrizations",
+    "require_smooth",
 ]

@@ -18,6 +18,9 @@ from energydiff.potentials.potential import Potential
 class NegativeInnerProduct(Potential):
     """H = −⟨x, F(x)⟩: the published default ("dot"). Not bounded below."""
 
+    parametrization = "dot"
+    noise_blind = True
+
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         return -(u * self.backbone(u, c, label).to(u.dtype)).flatten(1).sum(1)
 
@@ -28,6 +31,9 @@ class SquaredNorm(Potential):
     A field that starts at zero has no parameter gradient in ½‖f‖² and would never move; x − F does.
     """
 
+    parametrization = "squared_norm"
+    noise_blind = True
+
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         return 0.5 * (u - self.backbone(u, c, label).to(u.dtype)).square().flatten(1).sum(1)
 
@@ -35,6 +41,8 @@ class SquaredNorm(Potential):
 class Coercive(Potential):
     """H = k (½‖x‖² − ½⟨x, F(x)⟩), k = 4: the length of equilibrium matching's target."""
 
+    parametrization = "coercive"
+    noise_blind = True
     scale = 4.0
 
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Input-convex networks (Amos, Xu & Kolter 2017) and the potential whose denoiser is ∇ψ."""
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -71,11 +72,17 @@ class ConvexDenoiser(Potential):
         sigma_data: σ_d of the denoiser that this is a potential of.
     """
 
+    parametrization = "convex"
     takes = InputConvex
+    convex_denoiser = True
 
     def __init__(self, backbone: Network, sigma_data: float) -> None:
         super().__init__(backbone)
         self.sigma_data = sigma_data
+
+    @classmethod
+    def of(cls, backbone: Network, sigma_data: float) -> Self:
+        return cls(backbone, sigma_data)
 
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         psi, q = self.backbone(u, c, label)

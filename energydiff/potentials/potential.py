@@ -4,18 +4,30 @@ With the preconditioning of the energy denoiser, ∇_u φ plays the part of EDM'
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 
+from energydiff.derivatives import value_and_derivatives
 from energydiff.errors import UserError
 from energydiff.potentials.backbone import Backbone, Network, ScalarNetwork
+from energydiff.registry import class_name, find, known
 
 
 class Potential(nn.Module, ABC):
-    """φ(u, c, label), (B,), accumulated in u's precision even where F runs in bfloat16."""
+    """φ(u, c, label), (B,), accumulated in u's precision even where F runs in bfloat16.
 
-    takes: type[Network] = Backbone
+    Attributes:
+        parametrization: what configurations call it; one of your own goes by its import path.
+        takes: the networks it is made of.
+        noise_blind: it is a whole energy H(x), asked at c = 0.
+        convex_denoiser: the denoiser made of it is the gradient of a convex function.
+    """
+
+    parametrization: ClassVar[str] = ""
+    takes: ClassVar[type[Network]] = Backbone
+    noise_blind: ClassVar[bool] = False
+    convex_denoiser: ClassVar[bool] = False
 
     def __init__(self, backbone: Network) -> None:
         super().__init__()
@@ -28,6 +40,11 @@ class Potential(nn.Module, ABC):
             )
         self.backbone = backbone
 
+    @classmethod
+    def of(cls, backbone: Network, sigma_data: float) -> Self:
+        """The potential of a denoiser of data with the RMS σ_d."""
+        return cls(backbone)
+
     @abstractmethod
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         """Shapes as in :meth:`Backbone.forward`; (B,)."""
@@ -36,18 +53,43 @@ class Potential(nn.Module, ABC):
         self, u: Tensor, c: Tensor, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """φ (B,), ∇φ like u, and ∂φ/∂c (B,); with a graph where gradients are enabled."""
-        keep = torch.is_grad_enabled()
-        with torch.enable_grad():
-            u = u if keep and u.requires_grad else u.detach().requires_grad_()
-            # One value per sample, so that each has its own derivative.
-            c = c.contiguous() if keep and c.requires_grad else c.detach().clone().requires_grad_()
-            phi = self(u, c, label)
-            to_u, to_c = torch.autograd.grad(phi.sum(), (u, c), create_graph=keep)
-        return phi if keep else phi.detach(), to_u, to_c
+        # One value of c per sample, so that each has its own derivative.
+        phi, to_u, to_c = value_and_derivatives(lambda u, c: self(u, c, label), u, c.contiguous())
+        return phi, to_u, to_c
+
+
+def parametrizations() -> dict[str, type[Potential]]:
+    """This package's potentials by their parametrizations."""
+    return {cls.parametrization: cls for cls in known(Potential).values()}
+
+
+def find_potential(parametrization: str) -> type[Potential]:
+    """The potential of a parametrization, or of an import path.
+
+    Raises:
+        UserError: there is none, or its module has not been imported.
+    """
+    own = parametrizations()
+    if parametrization in own:
+        return own[parametrization]
+    if "." not in parametrization:
+        raise UserError(
+            f"parametrization is {parametrization!r}; choose {', '.join(own)} or unconstrained."
+        )
+    return find(Potential, parametrization, "the parametrization")
+
+
+def name_of(potential: Potential) -> str:
+    """The inverse of :func:`find_potential`."""
+    kind = type(potential)
+    own = (name for name, cls in parametrizations().items() if cls is kind)
+    return next(own, None) or class_name(kind)
 
 
 class InnerProduct(Potential):
     """φ = ½⟨u, F(u)⟩: the default, and the best of those measured on digits."""
+
+    parametrization = "inner_product"
 
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         return 0.5 * (u * self.backbone(u, c, label).to(u.dtype)).flatten(1).sum(1)
@@ -56,6 +98,8 @@ class InnerProduct(Potential):
 class SummedOutput(Potential):
     """φ = Σ F(u): the sum of the output map."""
 
+    parametrization = "sum"
+
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         return self.backbone(u, c, label).to(u.dtype).flatten(1).sum(1)
 
@@ -63,6 +107,7 @@ class SummedOutput(Potential):
 class ScalarOutput(Potential):
     """φ = the network itself, with its analytic gradient."""
 
+    parametrization = "scalar"
     takes = ScalarNetwork
     backbone: ScalarNetwork
 

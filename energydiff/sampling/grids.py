@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from energydiff.energies import NoiseRange
 from energydiff.errors import UserError
 
 
@@ -71,8 +72,4 @@ def _exact_ends(grid: Tensor, sigma_min: float, sigma_max: float) -> Tensor:
 def _check(steps: int, sigma_min: float, sigma_max: float) -> None:
     if steps < 1:
         raise UserError(f"steps must be at least 1, got {steps}.")
-    if not 0 < sigma_min < sigma_max < float("inf"):
-        raise UserError(
-            f"sigma_min = {sigma_min} and sigma_max = {sigma_max} must obey"
-            " 0 < sigma_min < sigma_max."
-        )
+    NoiseRange(sigma_min, sigma_max)  # which refuses what is none

@@ -103,8 +103,7 @@ class Sampler(ABC):
 
     def claims(self, model: Denoiser) -> Claims:
         """What kind of statement a certificate on this model would be."""
-        exact: bool = getattr(model, "exact", False)
-        convex: bool = getattr(model, "convex_denoiser", False)
+        exact, convex = model.exact, model.convex_denoiser
         # ∂V/∂σ ≥ 0 at any x, wherever the sampler goes
         landscape: Claim = "proved" if exact else "observed"
         if self.stochastic:
@@ -168,13 +167,13 @@ class Sampler(ABC):
         yield here, None
 
     def _check_noise(self, model: Denoiser) -> None:
-        if getattr(model, "noise_blind", False):
+        if model.noise_blind:
             if not self.stays:
                 raise UserError(
                     f"{type(model).__name__} is one energy for all noise, and {type(self).__name__}"
                     " goes down noise levels: use GradientDescent, Nesterov or Armijo."
                 )
-        elif (noise := getattr(model, "noise", None)) is not None:
+        elif (noise := model.noise) is not None:
             (low, high), highest, lowest = noise, *self.sigmas[[0, -1]].tolist()
             if lowest < low * (1 - ROUNDING) or highest > high * (1 + ROUNDING):
                 warnings.warn(

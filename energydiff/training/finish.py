@@ -42,18 +42,18 @@ def calibrate(saved: SavedModel, evaluations: int, images: int = 4_096) -> None:
     if "data" not in saved.config:
         raise UserError("this model's file does not say what data it was trained on.")
     data = DiffusionData(**saved.config["data"])
-    _calibrate(saved.denoiser, data, (saved.sigma_min, saved.sigma_max), evaluations, images)
+    _calibrate(saved.denoiser, data, evaluations, images)
 
 
 def _calibrate(
     energy: EnergyDenoiser,
     data: DiffusionData,
-    sigmas: tuple[float, float],
     evaluations: int,
     images: int,
 ) -> None:
     clean = data.clean(data.train_source, images).to(next(energy.parameters()).device)
     with progress("Calibrating the gauge", evaluations) as tell:
+        sigmas = energy.require_noise()
         calibrate_gauge(energy, clean, *sigmas, evaluations=evaluations, on_batch=tell)
 
 
@@ -123,10 +123,9 @@ class CalibrateAndExport(Callback):
             if module.objective.fixes_gauge:
                 clean = data.clean(data.train_source, self.images)
                 clean = clean.to(next(denoiser.parameters()).device)
-                anchor_gauge(denoiser, clean, module.sigma_max)
+                anchor_gauge(denoiser, clean, denoiser.require_noise().sigma_max)
             else:
-                sigmas = module.sigma_min, module.sigma_max
-                _calibrate(denoiser, data, sigmas, self.evaluations, self.images)
+                _calibrate(denoiser, data, self.evaluations, self.images)
 
 
 def _buffers(denoiser: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from energydiff.data import Normalization
-from energydiff.denoisers import Parametrization, build_denoiser
+from energydiff.denoisers import build_denoiser
 from energydiff.diffusion import DenoisingScoreMatching, NoiseLevels, NoisyBatch, Objective
+from energydiff.energies import NoiseRange
 from energydiff.errors import UserError
-from energydiff.potentials import Network
-from energydiff.saving import SavedModel, describe
+from energydiff.potentials import Network, Wrapped, require_smooth
+from energydiff.registry import is_ours
+from energydiff.saving import SavedModel, describe, require_loadable
 from energydiff.training.stream_module import StreamModule
 
 
@@ -22,8 +24,9 @@ class DiffusionModule(StreamModule):
         sigma_data: σ_d, from the data.
         normalization: raw values to model coordinates, from the data.
         parametrization: ``inner_product`` or ``sum`` (energies of a vector backbone), ``scalar``
-            (a network that is an energy by itself), ``convex`` (InputConvex), ``unconstrained``, or
-            the noise-blind ``dot``, ``squared_norm`` and ``coercive``.
+            (a network that is an energy by itself), ``convex`` (InputConvex), ``unconstrained``,
+            the noise-blind ``dot``, ``squared_norm`` and ``coercive``, or the import path of a
+            ``Potential`` of your own.
         objective: what is minimised; denoising score matching by default.
         noise: distribution of σ in training; the objective's own by default.
         sigma_min, sigma_max: the noise levels to sample and calibrate between.
@@ -42,7 +45,7 @@ class DiffusionModule(StreamModule):
         backbone: Network,
         sigma_data: float,
         normalization: Normalization,
-        parametrization: Parametrization = "inner_product",
+        parametrization: str = "inner_product",
         objective: Objective | None = None,
         noise: NoiseLevels | None = None,
         sigma_min: float = 0.02,
@@ -71,18 +74,24 @@ class DiffusionModule(StreamModule):
         )
         if not 0 <= label_dropout <= 1:
             raise UserError(f"model.label_dropout = {label_dropout} must lie in [0, 1].")
-        if not 0 < sigma_min < sigma_max:
-            raise UserError(
-                f"model.sigma_min = {sigma_min} and model.sigma_max = {sigma_max} must obey"
-                " 0 < sigma_min < sigma_max."
-            )
-        self.denoiser = build_denoiser(backbone, sigma_data, parametrization, compile)
+        try:
+            levels = NoiseRange(sigma_min, sigma_max)
+        except UserError as error:
+            raise UserError(f"model.{error}") from error
+        self.denoiser = build_denoiser(backbone, sigma_data, parametrization, compile, levels)
         self.normalization, self.classes = normalization, tuple(classes)
         self.objective = objective
         objective.prepare(self.denoiser)
         self.noise = noise or objective.noise
-        self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
-        self.label_dropout = label_dropout
+        self.sigma_data, self.label_dropout = sigma_data, label_dropout
+
+    def on_fit_start(self) -> None:
+        """``UserError`` before hours of training for what could not be trained or loaded later."""
+        require_loadable(self.saved_model())
+        network = next(m for m in self.denoiser.modules() if isinstance(m, Network))
+        foreign = isinstance(network, Wrapped) or not is_ours(type(network))
+        if foreign and self.denoiser.energy is not None:
+            require_smooth(network)
 
     def loss_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         label = None
@@ -103,8 +112,6 @@ class DiffusionModule(StreamModule):
         return SavedModel(
             self.denoiser,
             self.normalization,
-            self.sigma_min,
-            self.sigma_max,
             self.classes,
             self.config,
         )

@@ -12,7 +12,7 @@ from torchmetrics import MaxMetric, MeanMetric, Metric, MinMetric
 
 from energydiff.data import image_grid
 from energydiff.denoisers import STEP_SIZE, BlindEnergy, EnergyDenoiser
-from energydiff.diffusion import calibrate_gauge
+from energydiff.diffusion import NoisyBatch, calibrate_gauge
 from energydiff.energies import Energy
 from energydiff.landscape import curvature, heat_residual
 from energydiff.random import PROBE, keyed_normal
@@ -80,7 +80,7 @@ class LyapunovMonitor(PeriodicCallback):
             choose_resting_norm(denoiser, data, self.probe_images)
             sampler = Armijo(self.steps, STEP_SIZE, float(denoiser.resting_norm))
         else:
-            sigmas = karras_sigmas(self.steps, module.sigma_min, module.sigma_max)
+            sigmas = karras_sigmas(self.steps, *denoiser.require_noise())
             sampler = Euler(sigmas, final_denoise=True)
         if isinstance(denoiser, EnergyDenoiser):
             values |= self._probe_energy(trainer, module, data)
@@ -104,26 +104,27 @@ class LyapunovMonitor(PeriodicCallback):
             calibrate_gauge(
                 energy,
                 data.clean(data.train_source, self.calibration_evaluations).to(module.device),
-                module.sigma_min,
-                module.sigma_max,
+                *energy.require_noise(),
                 evaluations=self.calibration_evaluations,
             )
         clean = data.clean(data.held_out_source, self.probe_images).to(module.device)
         mine = _share(len(clean), trainer)
         watched = _share(min(self.curvature_states, len(clean)), trainer)
         metrics: dict[str, Metric] = {}
-        ends = math.log(module.sigma_min), math.log(module.sigma_max)
-        for level in torch.linspace(*ends, PROBE_LEVELS).exp().tolist():
+        low, high = energy.require_noise()
+        for level in torch.linspace(math.log(low), math.log(high), PROBE_LEVELS).exp().tolist():
             noise = keyed_normal(0, mine, energy.shape, PROBE).to(clean)
-            noisy = clean[mine.start : mine.stop] + level * noise
+            probes = clean[mine.start : mine.stop]
+            sigma = clean.new_tensor(level).expand(len(probes))  # one level, embedded once
+            batch = NoisyBatch(probes, sigma, noise, energy.sigma_data)
             # Pure noise of the data's own RMS, under the same observation noise.
             blank = energy.sigma_data * keyed_normal(1, mine, energy.shape, PROBE).to(clean)
-            at_data, _, slope = energy.value_and_grads(noisy, level)
+            at_data, _, slope = energy.value_and_grads(batch.x, sigma)
             values = {
                 "V": energy.energy_to_free_energy(at_data, level),
                 "E": at_data,
                 "gap": energy(blank + level * noise, level) - at_data,
-                "time_residual": slope - (energy.dim - noise.square().flatten(1).sum(1)),
+                "time_residual": slope - batch.time_target,
             }
             states = clean[watched.start : watched.stop]
             states = states + level * keyed_normal(0, watched, energy.shape, PROBE).to(clean)

@@ -75,7 +75,7 @@ class QualityMonitor(PeriodicCallback):
         assert self._opened is not None
         denoiser, (extractor, reference) = module.denoiser, self._opened
         extract = Quantised(extractor, module.normalization, degraded=False)
-        sampler = named_sampler(self.sampler, self.steps, module.sigma_min, module.sigma_max)
+        sampler = named_sampler(self.sampler, self.steps, *module.denoiser.require_noise())
         was_training = denoiser.training
         denoiser.eval()
         mine = range(trainer.global_rank, self.samples, trainer.world_size)

@@ -160,9 +160,7 @@ def test_the_joint_gradient_by_the_chain_rule_is_autograds(case: Case) -> None:
     model.gauge.set(torch.linspace(-4.0, 4.0, 65).double(), torch.randn(65).double())
     x, sigma = samples(model)
     chain = model.value_and_grads(x, sigma, case.label())
-    for mine, theirs in zip(
-        chain, Energy.value_and_grads(model, x, sigma, case.label()), strict=True
-    ):
+    for mine, theirs in zip(chain, Energy.gradients(model, x, sigma, case.label()), strict=True):
         assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
     at_one_level = model.noise_derivative(x, 0.5, case.label())
     assert_close(at_one_level, model.noise_derivative(x, torch.full((3,), 0.5), case.label()))
@@ -180,7 +178,7 @@ def test_the_time_score_trains_the_same_through_the_chain_rule(case: Case) -> No
             allow_unused=True,
             materialize_grads=True,
         )
-        for gradients in (model.value_and_grads, partial(Energy.value_and_grads, model))
+        for gradients in (model.value_and_grads, partial(Energy.gradients, model))
     )
     for mine, theirs in zip(one, other, strict=True):
         assert_close(mine, theirs, rtol=1e-8, atol=1e-10)

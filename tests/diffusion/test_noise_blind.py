@@ -53,9 +53,7 @@ class RadialOptimum(Energy):
         decay = (late / (1 - OBJECTIVE.truncation)).clamp(max=1)
         return posterior @ (decay * (late - gamma * self.std**2) / variance)
 
-    def value_and_grad(
-        self, x: Tensor, sigma: object, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         k = OBJECTIVE.scale * self.factor * self.k(x.norm(dim=1))
         return torch.zeros(len(x)), k[:, None] * x
 

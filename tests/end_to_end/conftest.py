@@ -17,7 +17,7 @@ import energydiff
 from energydiff.cli import main
 from energydiff.data import Normalization
 from energydiff.denoisers import EnergyDenoiser, build_denoiser
-from energydiff.energies import Denoiser
+from energydiff.energies import Denoiser, NoiseRange
 from energydiff.potentials import MLP
 from energydiff.saving import SavedModel
 
@@ -138,7 +138,8 @@ def export(tmp_path: Path) -> Export:
         if model is None:
             model = perturbed("inner_product", classes)
         names = tuple(str(label) for label in range(model.num_classes))
-        saved = SavedModel(model, Normalization(0, 16), 0.02, 10.0, names)
+        model.noise = NoiseRange(0.02, 10.0)
+        saved = SavedModel(model, Normalization(0, 16), names)
         energydiff.save_model(saved, tmp_path / folder)
         return tmp_path / folder
 

@@ -13,7 +13,7 @@ from PIL import Image
 import energydiff
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
-from energydiff.energies import GaussianMixture
+from energydiff.energies import GaussianMixture, NoiseRange
 from energydiff.evaluation import classifier
 from energydiff.potentials import MLP
 from energydiff.saving import LAST_CHECKPOINT, SavedModel
@@ -32,7 +32,8 @@ def digits_model(tmp_path: Path):  # type: ignore[no-untyped-def]
     def save(name: str, parametrization: str = "inner_product", channels: int = 1) -> Path:
         torch.manual_seed(0)
         model = build_denoiser(MLP((channels, 8, 8), width=16, depth=1), 0.85, parametrization)
-        saved = SavedModel(model, Normalization(0, 16), 0.02, 10.0)
+        model.noise = NoiseRange(0.02, 10.0)
+        saved = SavedModel(model, Normalization(0, 16))
         energydiff.save_model(saved, tmp_path / name)
         return tmp_path / name
 

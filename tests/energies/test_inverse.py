@@ -109,7 +109,7 @@ def test_a_learned_prior_is_guided() -> None:
     [
         ((OPERATOR[:, :3], Y, 0.1, 1.0), "operator must be"),
         ((OPERATOR, Y[:1], 0.1, 1.0), "operator must be"),
-        ((OPERATOR, Y, 0.0, 1.0), "noise is 0.0"),
+        ((OPERATOR, Y, 0.0, 1.0), "sigma_y is 0.0"),
         ((OPERATOR, Y, 0.1, -1.0), "sigma_data -1.0"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 
 from energydiff.data import Normalization, Splits, open_data
 from energydiff.denoisers import build_denoiser
+from energydiff.energies import NoiseRange
 from energydiff.evaluation import (
     EvaluationData,
     Extractor,
@@ -112,5 +113,6 @@ def exported(tmp_path: Path) -> dict[str, Path]:
             for parameter in model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
         paths[kind] = tmp_path / kind
-        save_model(SavedModel(model, Normalization(0, 16), 0.02, 10.0), paths[kind])
+        model.noise = NoiseRange(0.02, 10.0)
+        save_model(SavedModel(model, Normalization(0, 16)), paths[kind])
     return paths

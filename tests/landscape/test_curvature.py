@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import EmpiricalData, GaussianMixture
-from energydiff.landscape import curvature, noise_slope
+from energydiff.landscape import curvature
 from energydiff.landscape.lanczos import lanczos
 from energydiff.potentials import MLP
 
@@ -102,7 +102,7 @@ def test_images_and_per_sample_noise() -> None:
     x = torch.randn(2, 1, 3, 3).double()
     both = curvature(energy, x, sigma)
     assert_close(both.highest[1:], curvature(energy, x[1:], 1.0).highest)
-    assert_close(both.noise_slope[1:], noise_slope(energy, x[1:], 1.0))
+    assert_close(both.noise_slope[1:], energy.free_energy_slope(x[1:], 1.0))
 
 
 def test_the_noise_slope_is_the_derivative_of_v() -> None:
@@ -114,7 +114,7 @@ def test_the_noise_slope_is_the_derivative_of_v() -> None:
     )
     x = x.double()
     difference = energy.free_energy(x, sigma + h) - energy.free_energy(x, sigma - h)
-    assert_close(noise_slope(energy, x, sigma), difference / (2 * h), rtol=1e-6, atol=1e-8)
+    assert_close(energy.free_energy_slope(x, sigma), difference / (2 * h), rtol=1e-6, atol=1e-8)
 
 
 def test_a_gauge_that_lifts_v_at_low_noise_is_seen() -> None:

@@ -27,7 +27,7 @@ def mixture(dim):
 def draw(energy, count, seed=0):
     """Samples of an isotropic mixture, without noise."""
     which = torch.multinomial(
-        energy.log_weights.exp(), count, True, generator=torch.Generator().manual_seed(seed)
+        energy.weights, count, True, generator=torch.Generator().manual_seed(seed)
     )
     return energy.means[which] + energy.std[which] * normal(seed, count, *energy.shape)
 

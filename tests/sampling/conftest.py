@@ -23,9 +23,7 @@ class Counting(Energy):
         self.energies += 1
         return self.inner(x, sigma, label)
 
-    def value_and_grad(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         self.gradients += 1
         return self.inner.value_and_grad(x, sigma, label)
 

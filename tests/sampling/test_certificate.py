@@ -34,10 +34,8 @@ class WrongGauge(EmpiricalData):
     def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         return super().forward(x, sigma, label) - sigma_vector(sigma, x)
 
-    def value_and_grad(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        energy, grad = super().value_and_grad(x, sigma, label)
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        energy, grad = super().gradient(x, sigma, label)
         return energy - sigma_vector(sigma, x), grad
 
 
@@ -212,10 +210,8 @@ class Bump(EmpiricalData):
         hill = (-(x.norm(dim=1) - 4).square() / (2 * 0.3**2)).exp()
         return super().forward(x, sigma, label) + 3 * hill
 
-    def value_and_grad(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return Energy.value_and_grad(self, x, sigma, label)
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        return Energy.gradient(self, x, sigma, label)
 
 
 def test_a_planted_bump_fails_it_where_it_is() -> None:

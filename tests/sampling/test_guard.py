@@ -54,10 +54,8 @@ class Lifted(EmpiricalData):
     def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         return super().forward(x, sigma, label) + self.lift * (10 - sigma_vector(sigma, x))
 
-    def value_and_grad(
-        self, x: Tensor, sigma: Sigma, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        energy, grad = super().value_and_grad(x, sigma, label)
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        energy, grad = super().gradient(x, sigma, label)
         return energy + self.lift * (10 - sigma_vector(sigma, x)), grad
 
 

@@ -169,8 +169,8 @@ def test_refusals_are_per_sample() -> None:
         def forward(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
             return torch.where(x[:, 0] > 0, super().forward(x, sigma, label), torch.inf)
 
-        def value_and_grad(self, x, sigma, label=None):
-            energy, grad = super().value_and_grad(x, sigma, label)
+        def gradient(self, x, sigma, label):
+            energy, grad = super().gradient(x, sigma, label)
             return torch.where(x[:, 0] > 0, energy, torch.inf), grad
 
     x = torch.full((200, 2), 0.3).double()

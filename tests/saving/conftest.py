@@ -12,7 +12,7 @@ import yaml
 import energydiff
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
-from energydiff.energies import Denoiser
+from energydiff.energies import Denoiser, NoiseRange
 from energydiff.potentials import MLP, InputConvex, Transformer, UNet
 from energydiff.saving import CHECKPOINT_KEY, SavedModel, describe
 
@@ -36,7 +36,8 @@ def network(backbone: str = "mlp", parametrization: str = "inner_product") -> De
 
 def saved(model: Denoiser) -> SavedModel:
     classes = ("eins", "δύο")[: model.num_classes]
-    return SavedModel(model, Normalization(0, 16), 0.03, 7.0, classes, {"a": [1]})
+    model.noise = NoiseRange(0.03, 7.0)
+    return SavedModel(model, Normalization(0, 16), classes, {"a": [1]})
 
 
 def export(folder: Path, model: Denoiser | None = None) -> Path:

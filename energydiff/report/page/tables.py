@@ -8,7 +8,7 @@ from energydiff.errors import UserError
 from energydiff.evaluation.records import Comparison, Controls, Interval, Provenance
 from energydiff.report.page.model import PageModel
 from energydiff.report.words import counts, distance, interval, number, numbers
-from energydiff.saving import SavedModel, describe
+from energydiff.saving import SavedModel
 
 NAMES = {
     "reference": "SHA-256 of the reference",
@@ -43,7 +43,7 @@ class Table:
 def training(model: PageModel) -> Table:
     """What was trained, and how."""
     saved = model.model
-    described = _described(saved)
+    described, noise = _described(saved), saved.denoiser.noise
     settings, data = saved.config.get("model", {}), saved.config.get("data", {})
     backbone = dict(described.get("backbone", {}))
     network = backbone.pop("class", "")
@@ -63,7 +63,7 @@ def training(model: PageModel) -> Table:
         "images per step": data.get("batch_size"),
         "learning rate": settings.get("learning_rate"),
         "EMA": _average(saved.config.get("ema", {})),
-        "noise levels": f"σ = {saved.sigma_min:g} to {saved.sigma_max:g}",
+        "noise levels": noise and f"σ = {noise.sigma_min:g} to {noise.sigma_max:g}",
         "training seed": saved.config.get("seed_everything"),
         "versions": versions,
         "path": model.path,
@@ -211,7 +211,7 @@ def _arm(letter: str, name: str) -> str:
 
 def _described(saved: SavedModel) -> dict[str, Any]:
     try:
-        model: dict[str, Any] = describe(saved)["model"]
+        model: dict[str, Any] = saved.denoiser.describe()
     except UserError:  # what cannot be exported has a class all the same
         model = {"class": type(saved.denoiser).__name__}
     return model

@@ -10,6 +10,7 @@ from PIL import Image
 
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
+from energydiff.energies import NoiseRange
 from energydiff.evaluation import OpenedModel
 from energydiff.evaluation.records import (
     Arm,
@@ -45,7 +46,8 @@ def saved(parametrization: str) -> SavedModel:
     with torch.no_grad():
         for weight in denoiser.parameters():
             weight.add_(0.1 * torch.randn(weight.shape, generator=noise))
-    return SavedModel(denoiser, Normalization(0, 16), 0.02, 10.0, (), CONFIG)
+    denoiser.noise = NoiseRange(0.02, 10.0)
+    return SavedModel(denoiser, Normalization(0, 16), (), CONFIG)
 
 
 def write_run(run: Path, model: SavedModel) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from energydiff.data import Normalization
-from energydiff.energies import GaussianMixture
+from energydiff.energies import GaussianMixture, NoiseRange
 from energydiff.errors import UserError
 from energydiff.evaluation import OpenedModel
 from energydiff.evaluation.records import Comparison, Interval
@@ -143,6 +143,7 @@ def test_what_is_missing_is_said(models: list[PageModel], tmp_path: Path) -> Non
 
 def test_samples_that_are_no_images(tmp_path: Path) -> None:
     energy = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.1)
+    energy.noise = NoiseRange(0.02, 80.0)
     save_model(SavedModel(energy, Normalization(0, 1)), tmp_path / "export")
     model = page_model(OpenedModel.at(tmp_path / "export"), count=2)
     reader = written([model], None, tmp_path / "page.html")

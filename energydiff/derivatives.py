@@ -1,0 +1,48 @@
+"""Derivatives that do not depend on the mode the caller is in.
+
+``enable_grad`` alone does nothing inside ``inference_mode``, and an inference tensor can take part
+in no graph: without these a public sampler would return another field, or nothing, in silence.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def differentiable(device: torch.device, *, graph: bool = True, autocast: bool) -> Iterator[None]:
+    """A scope in which derivatives can be taken.
+
+    Args:
+        graph: whether gradients are enabled inside.
+        autocast: leave autocast as the caller has it; otherwise it is off.
+    """
+    precision = nullcontext() if autocast else torch.autocast(device.type, enabled=False)
+    with torch.inference_mode(False), torch.set_grad_enabled(graph), precision:
+        yield
+
+
+def ordinary(value: Any) -> Any:
+    """A copy of an inference tensor that autograd accepts; anything else as it is.
+
+    To be called inside :func:`differentiable`, where a copy is no inference tensor.
+    """
+    if isinstance(value, Tensor) and value.is_inference():
+        return value.clone()
+    return value
+
+
+def value_and_derivatives(function: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
+    """function(*inputs), (B,), and the derivative of its sum in each input, like the input.
+
+    A graph through them is kept where gradients are enabled.
+    """
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaves = [t if keep and t.requires_grad else t.detach().requires_grad_() for t in inputs]
+        value = function(*leaves)
+        derivatives = torch.autograd.grad(value.sum(), leaves, create_graph=keep)
+    return (value if keep else value.detach(), *derivatives)
