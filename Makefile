@@ -10,11 +10,11 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/cache/inductor
 demo: .venv/installed  ## train, sample, certify and compare on real digits
 	$(BIN)/python -m benchmarks.demo
 
-test: .venv/installed  ## the default test suite
-	$(BIN)/python -m pytest
+test: .venv/installed  ## the default test suite, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: .venv/installed  ## the tests that the default suite leaves out
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
 check: .venv/installed  ## lint, format and types
 	$(BIN)/ruff check .

@@ -12,7 +12,6 @@ import copy
 import inspect
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -73,16 +72,15 @@ class Row:
 
 def measure(config: str, options: list[str], steps: int, rounds: int) -> Row:
     """Time blocks of ``steps`` training steps against looks of the config's monitor."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "LightningCLI's args")  # sys.argv is this command's own
+    with tempfile.TemporaryDirectory() as folder:
         cli = EnergyDiffCLI(
+            "fit",
             [
                 *("--config", config, *options),
                 *("--trainer.default_root_dir", folder, "--trainer.accelerator", "cpu"),
                 *("--trainer.logger", "false", "--trainer.enable_progress_bar", "false"),
                 *("--trainer.enable_checkpointing", "false"),
             ],
-            run=False,
         )
         trainer, module, data = cli.trainer, cli.model, cli.datamodule
         trainer.datamodule, data.trainer = data, trainer

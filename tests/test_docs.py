@@ -47,7 +47,7 @@ COMMANDS = [
     (page, line)
     for page, code in blocks("bash")
     for line in code.splitlines()
-    if line.startswith("python ")
+    if line.startswith(("energydiff ", "python "))
 ]
 
 
@@ -86,10 +86,13 @@ def run(command: list[str], folder: Path, page: str) -> None:
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{p}: {c}" for p, c in COMMANDS])
 def test_documented_command_runs(page: str, line: str, copy: Path) -> None:
     """What a page tells a user to type works as it stands there."""
-    command = [sys.executable, *shlex.split(line, comments=True)[1:]]
-    if "train.py" in line:
+    program, *arguments = shlex.split(line, comments=True)
+    command = [sys.executable, *arguments]
+    if program == "energydiff":
+        command[1:1] = ["-m", "energydiff"]
+    if line.startswith("energydiff fit"):
         command += SMALL
-    if "complete.py fit" in line:
+    if line.startswith("energydiff complete fit"):
         command += SMALL_COMPLETION
     if "configs/folder" in line:
         command += SMALL_IMAGES

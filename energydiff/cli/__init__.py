@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from energydiff._version import __version__
+from energydiff.cli.choice import choose
 from energydiff.errors import sentences
 
 # By name: the module that has its ``main``, and what it does.
@@ -21,22 +23,12 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a subcommand: 0, or the exit code that its module gives; 2 for a mistake of the user."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    name = given[0] if given else "--help"
-    if name in ("-h", "--help"):
-        print(usage())
+    if given == ["--version"]:
+        print(__version__)
         return 0
     with sentences():
-        if name not in COMMANDS:
-            print(f"error: there is no command {name}: see energydiff --help.", file=sys.stderr)
-            return 2
+        told = {name: what for name, (_, what) in COMMANDS.items()}
+        name = choose("energydiff", told, "".join(given[:1]))
         module = importlib.import_module(f"energydiff.cli.{COMMANDS[name][0]}")
         code: int = module.main(given)
         return code
-
-
-def usage() -> str:
-    """One screen."""
-    lines = [f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: energydiff COMMAND …", "", *lines, "", "energydiff COMMAND --help says more."]
-    )

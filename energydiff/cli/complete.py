@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
 
+from energydiff.cli.parser import function_parser
 from energydiff.cli.training import EnergyDiffCLI
 from energydiff.completion import complete
 from energydiff.completion.figure import completion_figure
@@ -37,7 +37,7 @@ def fill(
     Writes completion.png, errors.json, certificate.json and completions.npz.
 
     Args:
-        run: A run folder of ``complete.py fit``.
+        run: A run folder of ``energydiff complete fit``.
         shares: Shares of patches to hide, each in turn.
         seed: Of the choice of hidden patches.
         out: Folder to write into.
@@ -104,6 +104,8 @@ class CompletionCLI(EnergyDiffCLI):
     """``energydiff complete fit|validate|test`` over :class:`CompletionModule`."""
 
     module = CompletionModule
+    prog = "energydiff complete"
+    examples = ("--config configs/digits/completion.yaml",)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         self.add_stream_arguments(parser)
@@ -113,11 +115,11 @@ class CompletionCLI(EnergyDiffCLI):
 
 def main(arguments: Sequence[str]) -> int:
     """0."""
-    given = list(arguments[1:])
+    given = arguments[1:]
     if given[:1] and given[0] in ("fit", "validate", "test"):
-        CompletionCLI(args=given)
+        CompletionCLI(given[0], given[1:]).go()
         return 0
-    parser = ArgumentParser(prog="energydiff complete", description=fill.__doc__)
-    parser.add_function_arguments(fill, fail_untyped=True, as_positional=True)
+    parser = function_parser(fill, "energydiff complete", usage="RUN")
+    parser.epilog = "A run comes from energydiff complete fit: see energydiff complete fit --help."
     fill(**parser.parse_args(given).as_dict())
     return 0

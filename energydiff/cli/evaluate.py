@@ -7,9 +7,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from energydiff.cli.choice import choose
+from energydiff.cli.parser import function_parser
 from energydiff.drawing import is_first_rank
 from energydiff.errors import UserError
 from energydiff.evaluation import (
@@ -170,25 +171,24 @@ def read_result(file: Path) -> Result:
 
 def main(arguments: Sequence[str]) -> int:
     """0."""
-    parser = ArgumentParser(prog="energydiff evaluate", description=__doc__)
-    commands = parser.add_subcommands(dest="command")
     functions: dict[str, Callable[..., object]] = {"fid": fid, "compare": compare, "report": report}
-    for name, function in functions.items():
-        command = ArgumentParser(description=(function.__doc__ or "").split("\n")[0])
-        default = 2_000 if function is report else Settings.num_samples
-        skipped: set[str | int] = {"settings", "models"} if function is report else {"settings"}
-        command.add_argument(
-            "-n", "--num_samples", type=int, default=default, help="How many samples."
-        )
-        if function is report:
-            command.add_argument("models", type=str, nargs="+", help="One model, or two.")
-        command.add_function_arguments(
-            function, fail_untyped=True, as_positional=True, sub_configs=True, skip=skipped
-        )
-        command.add_class_arguments(Settings, skip={"num_samples"})
-        commands.add_subcommand(name, command)
-    parsed = parser.instantiate(parser.parse_args(list(arguments[1:])))
-    given = parsed[parsed.command].as_dict()
+    told = {name: (f.__doc__ or "").split("\n")[0] for name, f in functions.items()}
+    name = choose("energydiff evaluate", told, "".join(arguments[1:2]))
+    prog, several = f"energydiff evaluate {name}", name == "report"
+    skipped = {"settings", "models"} if several else {"settings"}
+    usage = {"fid": "MODEL", "compare": "A B", "report": "MODEL [MODEL]"}[name]
+    parser = function_parser(functions[name], prog, skipped, usage)
+    if several:
+        parser.add_argument("models", type=str, nargs="+", help="One model, or two.")
+    parser.add_argument(
+        "-n",
+        "--num_samples",
+        type=int,
+        default=2_000 if several else Settings.num_samples,
+        help="How many samples.",
+    )
+    parser.add_class_arguments(Settings, as_group=False, skip={"num_samples"})
+    given = parser.instantiate(parser.parse_args(arguments[2:])).as_dict()
     settings = Settings(**{field.name: given.pop(field.name) for field in fields(Settings)})
-    functions[parsed.command](settings=settings, **given)
+    functions[name](settings=settings, **given)
     return 0

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 import energydiff
+from energydiff.cli.parser import function_parser
 from energydiff.training.finish import calibrate
 
 
@@ -27,7 +26,6 @@ def export(model: Path, out: Path = Path("model"), calibration: int = 0) -> None
 
 def main(arguments: Sequence[str]) -> int:
     """0."""
-    parser = ArgumentParser(prog="energydiff export", description=export.__doc__)
-    parser.add_function_arguments(export, fail_untyped=True, as_positional=True)
-    export(**parser.parse_args(list(arguments[1:])).as_dict())
+    parser = function_parser(export, "energydiff export", usage="MODEL")
+    export(**parser.parse_args(arguments[1:]).as_dict())
     return 0

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 import energydiff
+from energydiff.cli.parser import function_parser
 from energydiff.denoisers import STEP_SIZE, BlindEnergy
 from energydiff.drawing import Drawing, draw_samples, is_first_rank
 from energydiff.energies import Denoiser, Guidance
@@ -233,14 +233,11 @@ def _table(
 
 def main(arguments: Sequence[str]) -> int:
     """0; 3 if the certificate was required and fails."""
-    parser = ArgumentParser(prog="energydiff sample", description=sample.__doc__)
-    parser.add_function_arguments(
-        sample, fail_untyped=True, as_positional=True, skip={"require_descent"}
-    )
+    parser = function_parser(sample, "energydiff sample", {"require_descent"}, "MODEL")
     parser.add_argument(
         "--require_descent", action="store_true", help="Exit with code 3 unless V fell throughout."
     )
-    given = parser.parse_args(list(arguments[1:]))
+    given = parser.parse_args(arguments[1:])
     certificate = sample(**given.as_dict())
     if given.require_descent and certificate is not None and not certificate.holds:
         return 3

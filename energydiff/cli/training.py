@@ -1,8 +1,10 @@
 """``energydiff fit``, ``validate`` and ``test``: LightningCLI with what one value fixes linked."""
 
+import argparse
 import json
 import math
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
@@ -10,14 +12,17 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from energydiff.cli.parser import Imported, Parser, values
 from energydiff.console import quiet_lightning
 from energydiff.errors import UserError
 from energydiff.files import write_json
+from energydiff.registry import import_modules
 from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
@@ -47,16 +52,48 @@ class SaveRun(SaveConfigCallback):
         write_json(run / "environment.json", environment)
 
 
+COMMANDS = {
+    "fit": "Trains a model; the same command resumes a run that was cut off.",
+    "validate": "Measures the held-out loss of a trained run.",
+    "test": "Measures the held-out loss of a trained run, under Lightning's test loop.",
+}
+
+
+# Parts of the help, in order.
+HELP = {
+    "data": "data",
+    "model": "model, noise levels, learning rate, images",
+    "ema": "averaged weights",
+    "monitor": "what is watched",
+    "finish": "what the end of fit does",
+}
+
+
+class TrainingParser(Parser, LightningArgumentParser):
+    """Lightning's parser, with the manners of the other commands."""
+
+
 class EnergyDiffCLI(LightningCLI):
     """``energydiff fit|validate|test`` over :class:`DiffusionModule` and :class:`DiffusionData`.
 
     ``fit`` resumes from the run folder's last checkpoint if there is one, and writes its export if
-    only that is missing; ``validate`` and ``test`` measure it.
+    only that is missing; ``validate`` and ``test`` measure it. Made of a command line, it holds
+    ``model``, ``datamodule`` and ``trainer``; :meth:`go` runs the command.
+
+    Args:
+        command: fit, validate or test.
+        args: what follows it.
     """
 
     module: type[StreamModule] = DiffusionModule
+    prog = "energydiff"
+    examples: tuple[str, ...] = (
+        "--config configs/digits/energy_unet.yaml --model.learning_rate 3e-4",
+        "--config configs/folder/energy_unet.yaml --data.root path/to/images",
+    )
 
-    def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
+    def __init__(self, command: str, args: Sequence[str]) -> None:
+        self.command = command
         quiet_lightning()
         super().__init__(
             self.module,
@@ -78,9 +115,48 @@ class EnergyDiffCLI(LightningCLI):
             },
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            args=args,
-            run=run,
+            parser_class=TrainingParser,
+            args=list(args),
+            run=False,  # one parser, not one for each of Lightning's commands
         )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        prog = f"{self.prog} {self.command}"
+        examples = "\n".join(f"  {prog} {example}" for example in self.examples)
+        return super().init_parser(
+            **kwargs,
+            prog=prog,
+            usage=f"{prog} --config FILE [--config FILE …] [--NAME VALUE …]\n\n{examples}",
+            description=COMMANDS[self.command]
+            + " A later file wins over an earlier one, and an option over both.",
+            epilog="Lightning's Trainer has --trainer.default_root_dir (the run folder), .devices,"
+            " .accelerator, .strategy, .precision, .accumulate_grad_batches, .logger, .callbacks"
+            " and more: --trainer.help lists them.",
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_default_arguments_to_parser(parser)
+        parser.add_argument(
+            "--ckpt_path", type=str | None, help="The run folder's last checkpoint by default."
+        )
+        parser.add_argument("--import", action=Imported, default=[])
+        parser.add_argument(
+            "--trainer.help", action=_TrainerHelp, help="Show its options and exit."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Modules first: those that are named, and those that lie beside a configuration."""
+        files = [Path(file) for file in values(args, "-c", "--config")]
+        sys.path += [str(file.parent.resolve()) for file in files]
+        modules = [m for file in files for m in _imports(file)]
+        import_modules(modules)
+        _arrange(parser)
+        self.config = parser.parse_args(args)
+        self.config["import"] = list(dict.fromkeys([*modules, *values(args, "--import")]))
+
+    def go(self) -> None:
+        """Runs the command."""
+        {"fit": self.fit, "validate": self.validate, "test": self.test}[self.command]()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         self.add_stream_arguments(parser)
@@ -125,16 +201,15 @@ class EnergyDiffCLI(LightningCLI):
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        config = self.config_init
         if str(config.trainer.precision) in ("16", "16-mixed", "16-true"):
             # Loss scaling overflows on purpose now and then, and an overflow stops a run here.
             raise UserError(
                 f"trainer.precision {config.trainer.precision} is not supported: float16 needs a"
                 " loss scale that may overflow; use bf16-mixed."
             )
-        plain = self.config[self.subcommand] if self.subcommand else self.config
         self.model.config = json.loads(
-            self._parser(self.subcommand).dump(plain, format="json", skip_none=False)
+            self.parser.dump(self.config, format="json", skip_none=False)
         )
         run = Path(config.trainer.default_root_dir)
         logger = config.trainer.logger
@@ -161,8 +236,9 @@ class EnergyDiffCLI(LightningCLI):
         except MisconfigurationException as error:
             raise UserError(f"trainer: {error}") from error
 
-    def fit(self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any) -> None:
+    def fit(self) -> None:
         """``trainer.fit``, from the last checkpoint of the run folder if it has one."""
+        ckpt_path = self.config.ckpt_path
         run = Path(self.trainer.default_root_dir)
         last = run / LAST_CHECKPOINT
         if ckpt_path is None and last.is_file():
@@ -180,26 +256,31 @@ class EnergyDiffCLI(LightningCLI):
                     " model.total_images to train on."
                 )
                 return
-        self.trainer.fit(**kwargs, ckpt_path=ckpt_path, weights_only=True)
+        self.trainer.fit(
+            self.model, datamodule=self.datamodule, ckpt_path=ckpt_path, weights_only=True
+        )
 
     def _must_export(self, run: Path, saved: dict[str, Any]) -> bool:
         """Whether this process is to write what a run killed at its very end did not."""
         trying_out = self.trainer.fast_dev_run  # type: ignore[attr-defined]
         return self.trainer.is_global_zero and not trying_out and not is_exported(run, saved)
 
-    def validate(
-        self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any
-    ) -> None:
+    def validate(self) -> None:
         """``trainer.validate`` of a checkpoint, the run folder's last by default."""
-        self.trainer.validate(**kwargs, ckpt_path=self._trained(ckpt_path), weights_only=True)
+        self.trainer.validate(
+            self.model, ckpt_path=self._trained(), weights_only=True, datamodule=self.datamodule
+        )
 
-    def test(self, ckpt_path: str | None = None, weights_only: bool = True, **kwargs: Any) -> None:
+    def test(self) -> None:
         """``trainer.test`` of a checkpoint, the run folder's last by default."""
-        self.trainer.test(**kwargs, ckpt_path=self._trained(ckpt_path), weights_only=True)
+        self.trainer.test(
+            self.model, ckpt_path=self._trained(), weights_only=True, datamodule=self.datamodule
+        )
 
-    def _trained(self, ckpt_path: str | None) -> str:
+    def _trained(self) -> str:
         """The checkpoint to measure; ``UserError`` if there is none, or of another model."""
-        file = ckpt_path or str(Path(self.trainer.default_root_dir) / LAST_CHECKPOINT)
+        last = Path(self.trainer.default_root_dir) / LAST_CHECKPOINT
+        file: str = self.config.ckpt_path or str(last)
         self._open(file)
         return file
 
@@ -240,7 +321,45 @@ def _batches(every_images: int, batch_size: int, accumulate: int) -> int:
     return max(1, every_images // max(1, batch_size)) * accumulate
 
 
+class _TrainerHelp(argparse.Action):
+    """``--trainer.help``: the hundreds of lines that the other help leaves out."""
+
+    def __init__(self, option_strings: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, 0, help=kwargs["help"])
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        assert isinstance(parser, TrainingParser) and parser.groups is not None
+        parser._action_groups = [parser.groups["trainer"]]
+        parser.print_help()
+        parser.exit()
+
+
+def _arrange(parser: LightningArgumentParser) -> None:
+    """What people change comes first in the help, and Lightning's part not at all."""
+    groups = []
+    for name, title in HELP.items():
+        if parser.groups and name in parser.groups:
+            parser.groups[name].title = title
+            groups.append(parser.groups[name])
+    (options,) = (group for group in parser._action_groups if group.title == "options")
+    parser._action_groups = [*groups, options]
+
+
+def _imports(file: Path) -> list[str]:
+    """The modules that a configuration names."""
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError:  # the parser says so
+        return []
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} is no configuration: {' '.join(str(error).split())}.") from error
+    modules = content.get("import", []) if isinstance(content, dict) else []
+    if not (isinstance(modules, list) and all(isinstance(name, str) for name in modules)):
+        raise UserError(f"import in {file} must be a list of modules, as in [mynet].")
+    return modules
+
+
 def main(arguments: Sequence[str]) -> int:
     """0."""
-    EnergyDiffCLI(args=list(arguments))
+    EnergyDiffCLI(arguments[0], arguments[1:]).go()
     return 0

@@ -88,7 +88,9 @@ def open_completion(run: str | Path) -> tuple[MaskedCompletion, dict[str, Any]]:
     """
     file = Path(run) / LAST_CHECKPOINT
     if not file.is_file():
-        raise UserError(f"{file} does not exist: give the folder of a run of complete.py fit.")
+        raise UserError(
+            f"{file} does not exist: give the folder of a run of energydiff complete fit."
+        )
     checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     description = checkpoint.get(CHECKPOINT_KEY, {})
     if description.get("format") != FORMAT:

@@ -126,9 +126,8 @@ def test_a_model_is_read_once(
 def test_what_a_mixture_has_no_number_of_is_null(evaluate, digits_model, tmp_path: Path) -> None:
     """Forward passes are counted in those of B, and a closed form has none."""
     mixture = GaussianMixture(torch.zeros(1, 1, 8, 8), 0.5)
-    energydiff.save_model(
-        SavedModel(mixture, Normalization(0, 16), 0.02, 10.0), tmp_path / "mixture"
-    )
+    mixture.noise = NoiseRange(0.02, 10.0)
+    energydiff.save_model(SavedModel(mixture, Normalization(0, 16)), tmp_path / "mixture")
     done = evaluate("compare", digits_model("a"), tmp_path / "mixture", "--curve", "[1]")
     assert done.code == 0, done.err
     text = written(done.out).read_text()

@@ -125,7 +125,7 @@ def test_a_third_start_says_that_all_is_done(
     monkeypatch.syspath_prepend(Path(__file__).parent)
     files = [resumed / name for name in ("checkpoints/last.ckpt", "export/model.yaml")]
     before = [file.stat().st_mtime_ns for file in files]
-    done = door(*command[1:])
+    done = door(*command[3:])
     assert done.code == 0
     assert "has all of its 1920 images" in done.out
     assert [file.stat().st_mtime_ns for file in files] == before

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from energydiff.denoisers import build_denoiser
-from energydiff.energies import GaussianMixture
+from energydiff.energies import GaussianMixture, NoiseRange
 from energydiff.errors import UserError
 from energydiff.evaluation import Measurement, OpenedModel, Settings, compare
 from energydiff.evaluation.arms import _nearest, costs
@@ -121,7 +121,8 @@ def test_without_a_curve_nothing_is_matched() -> None:
 
 def test_a_mixture_in_closed_form_has_no_forward_pass_to_count(measurement: Measurement) -> None:
     mixture = GaussianMixture(torch.zeros(1, 1, 8, 8), 0.5)
-    saved = SavedModel(mixture, measurement.splits.train.normalization, 0.02, 10.0)
+    mixture.noise = NoiseRange(0.02, 10.0)
+    saved = SavedModel(mixture, measurement.splits.train.normalization)
     (found,) = costs([saved], measurement.settings)
     assert found.nfe == 4 and math.isnan(found.forward_equivalents)
 
