@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.runs import train_missing
+from energydiff.data import Idx
 from energydiff.errors import sentences
 from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings, compare
 from energydiff.files import write_json
@@ -31,6 +32,7 @@ class Pair:
     energy: str
     baseline: str
     data: EvaluationData
+    root: Path | None = None
 
     @property
     def configs(self) -> tuple[str, str]:
@@ -54,7 +56,7 @@ def main() -> None:
             {
                 run_folder(options.out, config, seed): [
                     *("--config", f"configs/{config}.yaml"),
-                    *(("--data.root", str(pair.data.root)) if pair.data.root else ()),
+                    *(("--data.source.root", str(pair.root)) if pair.root else ()),
                     *("--seed_everything", str(seed)),
                 ]
                 for seed in options.seeds
@@ -69,15 +71,20 @@ def main() -> None:
 
 def pairs(fashion: Path | None) -> list[Pair]:
     """On digits and, where its files are given, on Fashion-MNIST."""
-    digits = EvaluationData("digits", small_reference=True)
+    digits = EvaluationData(small_reference=True)
     found = [
         Pair(f"digits/energy_{backbone}", f"digits/baseline_{backbone}", digits)
         for backbone in ("unet", "transformer")
     ]
     if fashion:
-        data = EvaluationData("idx", fashion)
+        data = EvaluationData(Idx(fashion, labels=True))
         found += [
-            Pair(f"fashion_mnist/energy_{backbone}", f"fashion_mnist/baseline_{backbone}", data)
+            Pair(
+                f"fashion_mnist/energy_{backbone}",
+                f"fashion_mnist/baseline_{backbone}",
+                data,
+                fashion,
+            )
             for backbone in ("unet", "transformer")
         ]
     return found

@@ -25,7 +25,7 @@ from torch import nn
 from benchmarks.cost import denoiser_call, training_step
 from benchmarks.runs import train_missing
 from energydiff import potentials
-from energydiff.data import open_data
+from energydiff.data import Idx
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser
 from energydiff.errors import sentences
@@ -114,7 +114,7 @@ def train_all(options: argparse.Namespace) -> None:
                 "init_args": {"patch_size": 4, "width": 64} | design.arguments,
             }
             runs[run_folder(options.out, design, seed)] = [
-                *("--config", str(CONFIG), "--data.root", str(options.root)),
+                *("--config", str(CONFIG), "--data.source.root", str(options.root)),
                 *("--seed_everything", str(seed), "--finish.evaluations", "0"),
                 *("--model.parametrization", design.parametrization),
                 *("--model.objective", "energydiff.diffusion.DenoisingScoreMatching"),
@@ -125,7 +125,7 @@ def train_all(options: argparse.Namespace) -> None:
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Loss over seeds and cost of every design."""
-    held_out = open_data("idx", root=options.root).held_out.select(np.arange(HELD_OUT_IMAGES))
+    held_out = Idx(options.root).open().held_out.select(np.arange(HELD_OUT_IMAGES))
     losses: list[list[float]] = []
     for design in DESIGNS:
         losses.append([])

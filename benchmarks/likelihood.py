@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from energydiff.data import open_data
+from energydiff.data import Digits, Idx
 from energydiff.denoisers import EnergyDenoiser, UnconstrainedDenoiser
 from energydiff.errors import UserError, sentences
 from energydiff.files import write_json
@@ -36,15 +36,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print, and write the numbers if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="run folder, checkpoint or export")
-    parser.add_argument("--source", default="digits", help="as data.source in training")
-    parser.add_argument("--root", type=Path, help="as data.root in training")
+    parser.add_argument("--fashion", type=Path, help="folder of Fashion-MNIST's IDX files")
     parser.add_argument("--images", type=int, default=64, help="the first of the held-out ones")
     parser.add_argument("--probes", type=int, default=1, help="per trace; 0: exact")
     parser.add_argument("--levels", type=int, default=64, help="nodes of the bound")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     options = parser.parse_args(arguments)
     with sentences():
-        held_out = open_data(options.source, root=options.root).held_out
+        spec = Idx(options.fashion) if options.fashion else Digits()
+        held_out = spec.open().held_out
         count = min(options.images, len(held_out))
         raw = torch.stack([held_out[i][0] for i in range(count)])
         model = open_model(options.model)

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.runs import train_missing
-from energydiff.data import Source, open_data
+from energydiff.data import Arrays, Idx, Source
 from energydiff.denoisers import EnergyDenoiser
 from energydiff.diffusion import NoisyBatch, anchor_gauge, calibrate_gauge
 from energydiff.energies import GaussianMixture, NoiseRange
@@ -66,7 +66,7 @@ class Task:
     name: str
     config: str
     data: EvaluationData
-    value_range: tuple[float, float] | None = None
+    root: Path | None = None
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def main() -> None:
             {
                 run_folder(options.out, task, objective, seed): [
                     *("--config", f"configs/{task.config}.yaml"),
-                    *(("--data.root", str(task.data.root)) if task.data.root else ()),
+                    *(("--data.source.root", str(task.root)) if task.root else ()),
                     *("--model.objective", f"energydiff.diffusion.{name}"),
                     *("--seed_everything", str(seed)),
                 ]
@@ -118,15 +118,17 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
         Task(
             "2-D mixture",
             "mixture/energy_mlp",
-            EvaluationData("arrays", points, labels=False),
-            (-1.0, 1.0),
+            EvaluationData(Arrays(points, value_range=(-1.0, 1.0))),
+            points,
         ),
-        Task("digits, Energy Transformer", "digits/energy_transformer", EvaluationData("digits")),
-        Task("digits, U-Net", "digits/energy_unet", EvaluationData("digits")),
+        Task("digits, Energy Transformer", "digits/energy_transformer", EvaluationData()),
+        Task("digits, U-Net", "digits/energy_unet", EvaluationData()),
     ]
     if options.fashion:
-        data = EvaluationData("idx", options.fashion)
-        tasks.append(Task("Fashion-MNIST", "fashion_mnist/energy_transformer", data))
+        data = EvaluationData(Idx(options.fashion, labels=True))
+        tasks.append(
+            Task("Fashion-MNIST", "fashion_mnist/energy_transformer", data, options.fashion)
+        )
     return tasks
 
 
@@ -153,8 +155,8 @@ def measure_all(tasks: list[Task], options: argparse.Namespace) -> list[dict[str
             model = open_model(run)
             energy = model.denoiser
             assert isinstance(energy, EnergyDenoiser)
-            data = open_data(task.data.source, root=task.data.root, value_range=task.value_range)
-            clean = model.normalization.encode(raw(data.train, 4_096))
+            data = task.data.open()
+            clean = first(data.train, 4_096).clean()
             ways = ("dual",)
             if objective == "denoising":
                 ways = ("denoising", "denoising, calibrated")  # type: ignore[assignment]
@@ -165,7 +167,7 @@ def measure_all(tasks: list[Task], options: argparse.Namespace) -> list[dict[str
                     anchor_gauge(energy, clean, energy.require_noise().sigma_max)
                 row = {"task": task.name, "seed": seed, "way": way}
                 rows.append(row | measure(model, data.held_out, options))
-                if task.value_range:
+                if isinstance(task.data.source, Arrays):
                     rows[-1]["error of E"] = error_of_energy(energy)
                 else:
                     rows[-1]["Fréchet distance"] = quality(task, run, options.out)
@@ -204,12 +206,11 @@ def measure(model: SavedModel, held_out: Source, options: argparse.Namespace) ->
     """One model on held-out data."""
     energy = model.denoiser
     assert isinstance(energy, EnergyDenoiser)
-    first = raw(held_out, 2_000)
-    source = held_out.select(np.arange(len(first)))
+    source = first(held_out, 2_000)
     losses = held_out_losses(energy, source, SIGMAS, energy.sigma_data)
     row: dict[str, Any] = {"loss": float(losses.mean())}
 
-    clean = model.normalization.encode(first)
+    clean = source.clean()
     for sigma in BIAS_SIGMAS:
         noise = keyed_normal(1, range(len(clean)), energy.shape, HELD_OUT)
         batch = NoisyBatch(clean, clean.new_tensor(sigma).expand(len(clean)), noise, 1.0)
@@ -263,9 +264,9 @@ def error_of_energy(energy: EnergyDenoiser) -> float:
     return float(torch.stack(errors).mean())
 
 
-def raw(source: Source, count: int) -> Tensor:
-    """The first samples of a source, raw."""
-    return torch.stack([source[i][0] for i in range(min(count, len(source)))])
+def first(source: Source, count: int) -> Source:
+    """The first samples of a source."""
+    return source.select(np.arange(min(count, len(source))))
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> Table:

@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     options = [f"--monitor.{k}={v}" for k, v in QUICK.items()] if args.quick else []
     runs = [(config, options) for config in args.config]
     if args.fashion:
-        runs.append((FASHION, [*options, "--data.root", args.fashion]))
+        runs.append((FASHION, [*options, "--data.source.root", args.fashion]))
     rows = [measure(config, more, args.steps, args.rounds) for config, more in runs]
     Console(width=160).print(table(rows))
     if args.json:

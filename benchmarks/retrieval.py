@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 import energydiff
-from energydiff.data import Source, open_data
+from energydiff.data import Digits
 from energydiff.energies import Energy
 from energydiff.errors import UserError, sentences
 from energydiff.memory import (
@@ -88,8 +88,8 @@ def main(arguments: list[str] | None = None) -> list[Row]:
 
 def from_memory(count: int, out: Path) -> list[Row]:
     """Stored digits of ±1, back from each corruption."""
-    train = open_data("digits").train
-    stored = torch.where(images(train)[:count] < 0, -1.0, 1.0)
+    train = Digits().open().train
+    stored = torch.where(train.clean()[:count] < 0, -1.0, 1.0)
     memory = LogSumExpMemory(beta=4.0).store(stored)
     rows, pictures = [], {}
     for name, corruption in BITS.items():
@@ -104,9 +104,9 @@ def from_memory(count: int, out: Path) -> list[Row]:
 
 def from_energy(energy: Energy, count: int, sigma_min: float, steps: int, out: Path) -> list[Row]:
     """Digits that training never saw, by descent on the trained energy."""
-    data = open_data("digits")
-    mean = images(data.train).mean(0)
-    original = images(data.held_out)[:count]
+    data = Digits().open()
+    mean = data.train.clean().mean(0)
+    original = data.held_out.clean()[:count]
     rows, pictures = [], {}
     for name, (corruption, start) in IMAGES.items():
         bad = corruption(original)
@@ -117,12 +117,6 @@ def from_energy(energy: Energy, count: int, sigma_min: float, steps: int, out: P
     Console().print(table(rows, f"Trained energy, {count} held-out digits"))
     retrieval_rows(original[:SHOWN], pictures, data.train.normalization, out / "energy.png")
     return rows
-
-
-def images(source: Source) -> Tensor:
-    """All images (N, 1, 8, 8) in model coordinates."""
-    raw = torch.stack([source[i][0] for i in range(len(source))])
-    return source.normalization.encode(raw)
 
 
 def row(name: str, original: Tensor, bad: Corrupted, result: Retrieval, mean: Tensor) -> Row:

@@ -12,7 +12,7 @@ import sys
 from abc import ABC
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from energydiff.errors import UserError
 
@@ -143,6 +143,50 @@ def build(kind: type[T], description: Mapping[str, Any], what: str) -> T:
     """The inverse of :func:`describe`; ``what`` as of :func:`find`."""
     arguments = {name: _built(value, what) for name, value in description.items()}
     return find(kind, arguments.pop("class", ""), what)(**arguments)
+
+
+def build_recorded(kind: type[T], recorded: Any, what: str) -> T:
+    """An object as the command line recorded it: ``{class_path: …, init_args: {…}}``, nested.
+
+    An argument is built, or made a path or a tuple again, as the constructor's annotations say:
+    nothing but the kinds of things that it asks for can come of a file.
+
+    Args:
+        what: as of :func:`find`.
+
+    Raises:
+        UserError: a class is of another kind or its module has not been imported, or it no longer
+            takes these arguments.
+    """
+    if not isinstance(recorded, Mapping) or "class_path" not in recorded:
+        raise UserError(f"{what} is {recorded!r}: a class_path and its init_args are needed.")
+    cls = find(kind, recorded["class_path"], what)
+    try:
+        hints = get_type_hints(cls.__init__)
+    except NameError:  # annotated with what only a type checker imports
+        hints = {}
+    given = dict(recorded.get("init_args") or {})
+    arguments = {n: _annotated(v, hints.get(n), f"{n} of {what}") for n, v in given.items()}
+    try:
+        inspect.signature(cls).bind(**arguments)
+    except TypeError as error:
+        raise UserError(f"{what} is {recorded['class_path']}: {error}.") from error
+    return cls(**arguments)
+
+
+def _annotated(value: Any, hint: Any, what: str) -> Any:
+    """A recorded value as an argument with this annotation."""
+    hints = [get_origin(part) or part for part in get_args(hint) or (hint,)]
+    if isinstance(value, Mapping) and "class_path" in value:
+        kind = next((part for part in hints if isinstance(part, type)), None)
+        if kind in (None, object):
+            raise UserError(f"{what} has no annotation, so no file can say what it is.")
+        return build_recorded(kind, value, what)
+    if isinstance(value, str) and Path in hints:
+        return Path(value)
+    if isinstance(value, list) and tuple in hints:
+        return tuple(value)
+    return value
 
 
 def _plain(value: Any, place: str) -> Any:

@@ -29,7 +29,7 @@ SMALL = [
 SMALL_COMPLETION = ["--model.total_images=128", "--val_every_images=128"]
 
 SMALL_IMAGES = [
-    "--data.image_size=16",
+    "--data.source.image_size=16",
     "--data.batch_size=16",
     "--data.num_workers=0",
     "--model.backbone.init_args.channels=8",

@@ -45,9 +45,9 @@ def fill(
     if not shares or not all(0 < share < 1 for share in shares):
         raise UserError(f"shares {list(shares)} must lie between 0 and 1, and be at least one.")
     network, config = open_completion(run)
-    data = DiffusionData(**config["data"])
-    train = data.clean(data.train_source, len(data.train_source))
-    x = data.clean(data.held_out_source, len(data.held_out_source))
+    data = DiffusionData.of_run(config)
+    train = data.train_source.clean()
+    x = data.held_out_source.clean()
     scores = keyed_normal(seed, range(len(x)), network.shape, PROBE)
     errors, traces, arrays = [], [], {"images": x.numpy()}
     for share in shares:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from energydiff.cli.choice import did_you_mean
+from energydiff.cli.nested import nested
 from energydiff.errors import UserError
 from energydiff.registry import import_modules
 
@@ -64,6 +65,10 @@ class Parser(ArgumentParser):
             kind = "option" if unknown[1].startswith("-") else "argument"
             guess = did_you_mean(unknown[1], self._option_string_actions)
             return f"{self.prog} takes no {kind} {unknown[1]}{guess}; {help_hint}."
+        kinds = {action.dest: getattr(action, "_typehint", None) for action in self._actions}
+        about_class = nested(_plain(message), kinds)
+        if about_class is not None:
+            return f"{about_class}{self._nearest(message)}; {help_hint}."
         lines = [line.strip(" -") for line in message.splitlines()]
         # Wherever an object is expected, the path of a file with it would do too.
         told = [line for line in lines if line and not line.startswith("Expected a path but")]

@@ -89,7 +89,7 @@ class EnergyDiffCLI(LightningCLI):
     prog = "energydiff"
     examples: tuple[str, ...] = (
         "--config configs/digits/energy_unet.yaml --model.learning_rate 3e-4",
-        "--config configs/folder/energy_unet.yaml --data.root path/to/images",
+        "--config configs/folder/energy_unet.yaml --data.source.root path/to/images",
     )
 
     def __init__(self, command: str, args: Sequence[str]) -> None:
@@ -302,7 +302,7 @@ class EnergyDiffCLI(LightningCLI):
         then, now = saved[CHECKPOINT_KEY]["config"], self.model.config
         for name, old, new in (
             ("data.batch_size", then["data"]["batch_size"], now["data"]["batch_size"]),
-            ("data.source", then["data"]["source"], now["data"]["source"]),
+            ("data.source", *(c["data"]["source"]["class_path"] for c in (then, now))),
             ("seed_everything", then["seed_everything"], now["seed_everything"]),
         ):
             if old != new:

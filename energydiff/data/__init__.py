@@ -1,11 +1,33 @@
 """Data: sources of samples, their held-out split, and images in and out of files.
 
-``open_data`` is the one door; nothing here downloads anything.
+Each source is a :class:`DataSpec`, a record of its options; ``Folder("path/to/images").open()``
+gives its two parts. Nothing here downloads anything.
 """
 
+from energydiff.data.arrays import Arrays
+from energydiff.data.cifar10 import Cifar10
+from energydiff.data.digits import Digits
+from energydiff.data.folder import Folder
+from energydiff.data.hugging_face import HuggingFace
+from energydiff.data.idx import Idx
 from energydiff.data.images import image_grid, write_images
 from energydiff.data.normalization import Normalization
-from energydiff.data.open import open_data
 from energydiff.data.source import Source, Splits
+from energydiff.data.spec import DataSpec
+from energydiff.data.torch_dataset import TorchDataset
 
-__all__ = ["Normalization", "Source", "Splits", "image_grid", "open_data", "write_images"]
+__all__ = [
+    "Arrays",
+    "Cifar10",
+    "DataSpec",
+    "Digits",
+    "Folder",
+    "HuggingFace",
+    "Idx",
+    "Normalization",
+    "Source",
+    "Splits",
+    "TorchDataset",
+    "image_grid",
+    "write_images",
+]

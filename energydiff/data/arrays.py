@@ -12,6 +12,7 @@ largest value of the training part unless one is given. An ``.npy`` file is mapp
 """
 
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import ArraySource, Rows, Splits, index_classes, index_names
-from energydiff.data.split import split_rows
+from energydiff.data.spec import DataSpec
+from energydiff.data.split import HELD_OUT, split_rows
 from energydiff.errors import UserError
 
 Array = NDArray[Any]
@@ -45,36 +47,43 @@ class MappedSource(ArraySource):
         self._values = _channels_first(_load(self._path)[0], self._path)
 
 
-def open_arrays(
-    path: Path,
-    *,
-    labels: bool,
-    held_out: float,
-    value_range: tuple[float, float] | None,
-) -> Splits:
-    """Samples of the file at ``path``; class labels, when asked for, are its array y or labels.
+@dataclass(frozen=True)
+class Arrays(DataSpec):
+    """Samples of one ``.npy`` or ``.npz`` file; class labels are its array y or labels.
 
-    Raises UserError for a file that is not an array of finite real numbers with the axes above,
-    and for labels that are missing or are not one integer per sample.
+    Args:
+        root: the file.
+        held_out: share of samples kept out of training, chosen by a hash of their numbers.
+        value_range: raw values that become -1 and 1; by default 0 and 255 of uint8, and of other
+            numbers the smallest and the largest of the training part.
     """
-    loaded, loaded_labels = _load(path)
-    values = _channels_first(loaded, path)
-    classes, indices = _classes(loaded_labels, len(values), path) if labels else ((), None)
-    names = index_names(len(values))
-    train, held = split_rows(names, held_out, str(path))
-    normalization = _normalization(values, train, value_range, path)
-    source = (
-        MappedSource(path, values, normalization, names, classes, indices)
-        if path.suffix == ".npy"
-        else ArraySource(values, normalization, names, classes, indices)
-    )
-    return Splits(source.select(train), source.select(held))
+
+    root: Path | str
+    held_out: float = HELD_OUT
+    value_range: tuple[float, float] | None = None
+
+    def open(self) -> Splits:
+        """Refuses a file that is not an array of finite real numbers with the axes above, and
+        labels that are missing or are not one integer per sample."""
+        path = Path(self.root).expanduser()
+        loaded, loaded_labels = _load(path)
+        values = _channels_first(loaded, path)
+        classes, indices = _classes(loaded_labels, len(values), path) if self.labels else ((), None)
+        names = index_names(len(values))
+        train, held = split_rows(names, self.held_out, str(path))
+        normalization = _normalization(values, train, self.value_range, path)
+        source = (
+            MappedSource(path, values, normalization, names, classes, indices)
+            if path.suffix == ".npy"
+            else ArraySource(values, normalization, names, classes, indices)
+        )
+        return Splits(source.select(train), source.select(held))
 
 
 def _load(path: Path) -> tuple[Array, Array | None]:
     """The array of samples, and the array of labels if the file has one."""
     if path.suffix not in (".npy", ".npz") or not path.is_file():
-        raise UserError(f"{path} is not a .npy or .npz file: set data.root to one.")
+        raise UserError(f"{path} is not a .npy or .npz file: set data.source.root to one.")
     try:
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False), None
@@ -103,6 +112,11 @@ def _channels_first(values: Array, path: Path) -> Array:
         )
     if len(values) < 2:
         raise UserError(f"{path} holds {len(values)} sample(s): at least 2 are needed.")
+    return channels_first(values)
+
+
+def channels_first(values: Array) -> Array:
+    """(N, d), (N, H, W), (N, H, W, C) or (N, C, H, W) as a view (N, d) or (N, C, H, W)."""
     if values.ndim == 3:
         return values[:, None]
     if values.ndim == 4 and values.shape[3] in (1, 3) and values.shape[1] not in (1, 3):
@@ -113,7 +127,8 @@ def _channels_first(values: Array, path: Path) -> Array:
 def _classes(labels: Array | None, count: int, path: Path) -> tuple[tuple[str, ...], Rows]:
     if labels is None:
         raise UserError(
-            f"{path} holds no labels: save them in an .npz under y, or leave data.labels off."
+            f"{path} holds no labels: save them in an .npz under y, or leave data.source.labels"
+            " off."
         )
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise UserError(
@@ -138,7 +153,7 @@ def _normalization(
         )
     low, high = value_range or (float(lowest[train].min()), float(highest[train].max()))
     if value_range is None and low == high:
-        raise UserError(f"{path}: every training value is {low}; set data.value_range.")
+        raise UserError(f"{path}: every training value is {low}; set data.source.value_range.")
     return Normalization(low, high)
 
 

@@ -11,14 +11,16 @@ import pickle
 import tarfile
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import ArraySource, Splits, index_names
+from energydiff.data.spec import DataSpec
 from energydiff.errors import UserError
 
 CLASSES = (
@@ -33,26 +35,35 @@ TEST = "test_batch"
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # (N, 3072) pixels and (N,) labels
 
 
-def open_cifar10(root: Path, *, labels: bool) -> Splits:
-    """uint8 samples (3, 32, 32) of 0..255; the published test batch is the held-out split.
+@dataclass(frozen=True)
+class Cifar10(DataSpec):
+    """CIFAR-10: uint8 samples (3, 32, 32) of 0..255; the published test batch is held out.
 
-    ``root`` is the published archive, its unpacked folder, or the folder that holds either.
-    Raises UserError when none is there, and for a batch that is missing, damaged or unsafe.
+    Args:
+        root: the published archive, its unpacked folder, or the folder that holds either.
     """
-    place, parse, suffix = _find(root)
-    files = _contents(place, {f"{name}{suffix}" for name in (*TRAIN, TEST)})
 
-    batches = [_batch(place, f"{name}{suffix}", files, parse) for name in (*TRAIN, TEST)]
-    count = sum(len(batch_labels) for _, batch_labels in batches[:-1])
-    source = ArraySource(
-        np.concatenate([pixels for pixels, _ in batches]).reshape(-1, *SHAPE),
-        Normalization(0, 255),
-        [*index_names(count, "train/"), *index_names(len(batches[-1][1]), "test/")],
-        classes=CLASSES if labels else (),
-        labels=np.concatenate([batch_labels for _, batch_labels in batches]) if labels else None,
-    )
-    rows = np.arange(len(source))
-    return Splits(source.select(rows[:count]), source.select(rows[count:]))
+    labelled: ClassVar[bool] = True
+
+    root: Path | str
+
+    def open(self) -> Splits:
+        """Refuses a place without it, and a batch that is missing, damaged or unsafe."""
+        place, parse, suffix = _find(Path(self.root).expanduser())
+        files = _contents(place, {f"{name}{suffix}" for name in (*TRAIN, TEST)})
+
+        batches = [_batch(place, f"{name}{suffix}", files, parse) for name in (*TRAIN, TEST)]
+        labels = [batch_labels for _, batch_labels in batches]
+        count = sum(map(len, labels[:-1]))
+        source = ArraySource(
+            np.concatenate([pixels for pixels, _ in batches]).reshape(-1, *SHAPE),
+            Normalization(0, 255),
+            [*index_names(count, "train/"), *index_names(len(labels[-1]), "test/")],
+            classes=CLASSES if self.labels else (),
+            labels=np.concatenate(labels) if self.labels else None,
+        )
+        rows = np.arange(len(source))
+        return Splits(source.select(rows[:count]), source.select(rows[count:]))
 
 
 def _find(root: Path) -> tuple[Path, Callable[[bytes], Batch], str]:

@@ -1,4 +1,4 @@
-"""From an image file to uint8 pixels.
+"""From an image, in a file or in memory, to uint8 pixels.
 
 The rules: only the formats below, whatever the suffix says; the first frame; turned as its EXIF
 orientation asks; 16-bit grey scaled to 8 bits; palettes, CMYK and 1-bit converted; transparency
@@ -7,7 +7,10 @@ size, the largest centred square is resampled (antialiased Lanczos), which is th
 the shorter side and cropping the centre.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,32 +24,51 @@ class UnreadableImage(Exception):
     """The file cannot be decoded; the message is the reason and does not name the file."""
 
 
-def decode_image(path: Path, channels: int, image_size: int | None) -> NDArray[np.uint8]:
+def decode_image(
+    file: Path | IO[bytes], channels: int | None, image_size: int | None
+) -> NDArray[np.uint8]:
+    """Pixels of an image file, as of :func:`image_pixels`. Raises UnreadableImage."""
+    with _reasons(), Image.open(file, formats=FORMATS) as opened:
+        return image_pixels(opened, channels, image_size)
+
+
+def image_pixels(
+    image: Image.Image, channels: int | None, image_size: int | None
+) -> NDArray[np.uint8]:
     """Pixels (channels, H, W), grey for one channel and RGB for three, 0..255.
 
-    H = W = image_size, or the size of the image when that is None. Raises UnreadableImage.
+    H = W = image_size, or the size of the image when that is None. Channels None: 1 of a grey
+    image, 3 of any other. Raises UnreadableImage.
     """
-    try:
-        with Image.open(path, formats=FORMATS) as opened:
-            # Pillow only warns up to twice its limit; either is a bomb or a mistake here.
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and opened.width * opened.height > limit:
-                raise UnreadableImage(
-                    f"{opened.width}x{opened.height} pixels exceed the limit of {limit}"
-                )
-            image = _over_white(_eight_bits(ImageOps.exif_transpose(opened)))
+    with _reasons():
+        # Pillow only warns up to twice its limit; either is a bomb or a mistake here.
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and image.width * image.height > limit:
+            raise UnreadableImage(
+                f"{image.width}x{image.height} pixels exceed the limit of {limit}"
+            )
+        if channels is None:
+            channels = 1 if image.mode in ("1", "L", "LA") or image.mode.startswith("I") else 3
+        image = _over_white(_eight_bits(ImageOps.exif_transpose(image)))
         if channels == 1:
             image = image.convert("L")
         if image_size is not None:
             image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.LANCZOS)
+        pixels = np.asarray(image).reshape(image.height, image.width, channels)
+        return np.array(pixels.transpose(2, 0, 1), order="C")
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Whatever goes wrong becomes UnreadableImage."""
+    try:
+        yield
     except UnreadableImage:
         raise
     except UnidentifiedImageError as error:
         raise UnreadableImage(f"not an image in any of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # a damaged file can raise anything
         raise UnreadableImage(str(error) or type(error).__name__) from error
-    pixels = np.asarray(image).reshape(image.height, image.width, channels)
-    return np.array(pixels.transpose(2, 0, 1), order="C")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

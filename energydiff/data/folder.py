@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,8 @@ from energydiff.data.checks import check_images
 from energydiff.data.decode import SUFFIXES, UnreadableImage, decode_image
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Rows, Source, Splits
-from energydiff.data.split import split_rows
+from energydiff.data.spec import DataSpec
+from energydiff.data.split import HELD_OUT, split_rows
 from energydiff.errors import UserError
 
 
@@ -34,56 +36,73 @@ class FolderSource(Source):
             raise UserError(f"{path} could be read before but not now ({error}).") from error
 
 
-def open_folder(root: Path, *, held_out: float, **options: Any) -> Splits:
-    """``whole_folder`` with these options, in its training and its held-out part."""
-    source = whole_folder(root, **options)
-    train, held = split_rows(source.names, held_out, str(root))
-    return Splits(source.select(train), source.select(held))
+@dataclass(frozen=True)
+class Folder(DataSpec):
+    """A tree of image files: uint8 samples (channels, H, W) of 0..255, decoded when asked for.
 
+    With labels, the class of an image is its first-level folder.
 
-def whole_folder(
-    root: Path,
-    *,
-    image_size: int | None,
-    channels: Literal[1, 3],
-    labels: bool,
-    on_error: Literal["fail", "skip"],
-    max_skipped: float,
-    workers: int | None,
-    cache_dir: Path | None,
-) -> FolderSource:
-    """All samples of a folder: uint8 (channels, H, W) of 0..255, H = W = image_size if given.
-
-    With labels, the class of an image is its first-level folder. Raises UserError for a root
-    without images, for a broken image unless it may be skipped, and for images of different sizes
-    without an image_size.
+    Args:
+        root: the folder.
+        image_size: pixels to a side; by default that of the images, which must then be one.
+        channels: 1 for grey, 3 for RGB.
+        held_out: share of images kept out of training, chosen by a hash of their names.
+        on_error: what a broken image does: end the run, or be left out with a warning.
+        max_skipped: the largest share of images that may be left out.
+        workers: threads of the check; one per processor by default.
+        cache_dir: where the check is remembered; energydiff's cache folder by default.
     """
-    if not root.is_dir():
-        raise UserError(
-            f"{root} is a file: set data.root to the folder it lies in."
-            if root.exists()
-            else f"{root} does not exist: set data.root to a folder of images."
+
+    root: Path | str
+    image_size: int | None = None
+    channels: Literal[1, 3] = 3
+    held_out: float = HELD_OUT
+    on_error: Literal["fail", "skip"] = "fail"
+    max_skipped: float = 0.001
+    workers: int | None = None
+    cache_dir: Path | None = None
+
+    def open(self) -> Splits:
+        """Refuses what :meth:`whole` refuses."""
+        source = self.whole()
+        train, held = split_rows(source.names, self.held_out, str(self.root))
+        return Splits(source.select(train), source.select(held))
+
+    def whole(self) -> FolderSource:
+        """All samples, by name.
+
+        Raises:
+            UserError: a root without images, a broken image unless it may be skipped, and images
+                of different sizes without an image_size.
+        """
+        root = Path(self.root).expanduser()
+        if not root.is_dir():
+            raise UserError(
+                f"{root} is a file: set data.source.root to the folder it lies in."
+                if root.exists()
+                else f"{root} does not exist: set data.source.root to a folder of images."
+            )
+        size = self.image_size
+        if size is not None and size < 1:
+            raise UserError(f"data.source.image_size must be at least 1, got {size}.")
+        found = find_images(root)
+        if not found:
+            raise UserError(f"{root} holds no images: the suffixes read are {_listed(SUFFIXES)}.")
+        sizes, broken = check_images(root, found, self.workers, self.cache_dir)
+        if broken:
+            _handle_broken(root, broken, len(found), self.on_error, self.max_skipped)
+        height, width = (size, size) if size else _common_size(root, sizes)
+        names = list(sizes)
+        classes, indices = _folder_classes(root, names) if self.labels else ((), None)
+        return FolderSource(
+            root.absolute(),
+            size,
+            (self.channels, height, width),
+            Normalization(0, 255),
+            names,
+            classes,
+            indices,
         )
-    if image_size is not None and image_size < 1:
-        raise UserError(f"data.image_size must be at least 1, got {image_size}.")
-    found = find_images(root)
-    if not found:
-        raise UserError(f"{root} holds no images: the suffixes read are {_listed(SUFFIXES)}.")
-    sizes, broken = check_images(root, found, workers, cache_dir)
-    if broken:
-        _handle_broken(root, broken, len(found), on_error, max_skipped)
-    height, width = (image_size, image_size) if image_size else _common_size(root, sizes)
-    names = list(sizes)
-    classes, indices = _folder_classes(root, names) if labels else ((), None)
-    return FolderSource(
-        root.absolute(),
-        image_size,
-        (channels, height, width),
-        Normalization(0, 255),
-        names,
-        classes,
-        indices,
-    )
 
 
 def find_images(root: Path) -> list[str]:
@@ -123,15 +142,15 @@ def _handle_broken(
         others = f", and {len(broken) - 1} more cannot either" if len(broken) > 1 else ""
         raise UserError(
             f"{root / name} cannot be read ({reason}){others}: repair or remove it, or set "
-            "data.on_error to skip."
+            "data.source.on_error to skip."
         )
     if share > max_skipped:
         raise UserError(
             f"{len(broken)} of the {count} images in {root} ({share:.2%}) cannot be read, more "
-            f"than data.max_skipped = {max_skipped:.2%}; the first is {next(iter(broken))}."
+            f"than data.source.max_skipped = {max_skipped:.2%}; the first is {next(iter(broken))}."
         )
     lines = "".join(f"\n  {root / name}: {reason}" for name, reason in broken.items())
-    warnings.warn(f"Left out {len(broken)} of {count} images ({share:.2%}):{lines}", stacklevel=5)
+    warnings.warn(f"Left out {len(broken)} of {count} images ({share:.2%}):{lines}", stacklevel=4)
 
 
 def _common_size(root: Path, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
@@ -141,7 +160,7 @@ def _common_size(root: Path, sizes: dict[str, tuple[int, int]]) -> tuple[int, in
         if other != size:
             raise UserError(
                 f"{root} holds images of different sizes ({first} is {size[1]}x{size[0]}, {name} "
-                f"is {other[1]}x{other[0]}): set data.image_size."
+                f"is {other[1]}x{other[0]}): set data.source.image_size."
             )
     return size
 
@@ -150,7 +169,8 @@ def _folder_classes(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], 
     for name in names:
         if "/" not in name:
             raise UserError(
-                f"{root / name} lies in no class folder: move it into one or leave data.labels off."
+                f"{root / name} lies in no class folder: move it into one or leave"
+                " data.source.labels off."
             )
     folders = [name.split("/", 1)[0] for name in names]
     classes, indices = np.unique(folders, return_inverse=True)

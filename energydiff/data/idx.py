@@ -8,42 +8,59 @@ import gzip
 import math
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import ArraySource, Rows, Splits, index_classes, index_names
+from energydiff.data.spec import DataSpec
 from energydiff.errors import UserError
 
 PARTS = ("train", "t10k")
 
 
-def open_idx(folder: Path, *, labels: bool) -> Splits:
-    """uint8 samples (1, H, W) of 0..255 from the IDX files in ``folder``.
+@dataclass(frozen=True)
+class Idx(DataSpec):
+    """MNIST or Fashion-MNIST: uint8 samples (1, H, W) of 0..255, published t10k files held out.
 
-    Label files are read only when labels are asked for. Raises UserError, naming the file, for
-    one that is missing, damaged, or does not match the others.
+    Args:
+        root: the folder of the IDX files.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: set data.root to the folder of the IDX files.")
-    images = [_read(_find(folder, part, "images-idx3"), axes=3) for part in PARTS]
-    train, test = images
-    if train.shape[1:] != test.shape[1:]:
-        raise UserError(
-            f"{folder}: train images are {train.shape[1:]} but t10k images are {test.shape[1:]}."
+
+    labelled: ClassVar[bool] = True
+
+    root: Path | str
+
+    def open(self) -> Splits:
+        """Label files are read only when labels are asked for. Refuses, naming it, a file that is
+        missing, damaged, or does not match the others."""
+        folder = Path(self.root).expanduser()
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder} is not a folder: set data.source.root to the folder of the IDX files."
+            )
+        images = [_read(_find(folder, part, "images-idx3"), axes=3) for part in PARTS]
+        train, test = images
+        if train.shape[1:] != test.shape[1:]:
+            raise UserError(
+                f"{folder}: train images are {train.shape[1:]} but t10k images are"
+                f" {test.shape[1:]}."
+            )
+        counts = [len(train), len(test)]
+        classes, indices = _classes(folder, counts) if self.labels else ((), None)
+        source = ArraySource(
+            np.concatenate(images)[:, None],
+            Normalization(0, 255),
+            [*index_names(len(train), "train/"), *index_names(len(test), "t10k/")],
+            classes,
+            indices,
         )
-    classes, indices = _classes(folder, [len(train), len(test)]) if labels else ((), None)
-    source = ArraySource(
-        np.concatenate(images)[:, None],
-        Normalization(0, 255),
-        [*index_names(len(train), "train/"), *index_names(len(test), "t10k/")],
-        classes,
-        indices,
-    )
-    rows = np.arange(len(source))
-    return Splits(source.select(rows[: len(train)]), source.select(rows[len(train) :]))
+        rows = np.arange(len(source))
+        return Splits(source.select(rows[: len(train)]), source.select(rows[len(train) :]))
 
 
 def _find(folder: Path, part: str, kind: str) -> Path:
@@ -56,7 +73,8 @@ def _find(folder: Path, part: str, kind: str) -> Path:
     raise UserError(
         f"{folder / name} (or .gz) is missing: put the four files published at "
         "yann.lecun.com/exdb/mnist or github.com/zalandoresearch/fashion-mnist there, or install "
-        "Debian's dataset-fashion-mnist and set data.root to /usr/share/datasets/fashion-mnist."
+        "Debian's dataset-fashion-mnist and set data.source.root to "
+        "/usr/share/datasets/fashion-mnist."
     )
 
 

@@ -23,7 +23,7 @@ class Normalization:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise UserError(
                 f"A value range of {self.low} to {self.high} cannot be mapped to -1..1: give two "
-                "finite numbers, the lower one first (data.value_range)."
+                "finite numbers, the lower one first (data.source.value_range)."
             )
 
     def encode(self, raw: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
     normalization: maps raw values to the model's range; samples are handed out raw.
     classes: the name of every class index; empty when there are no labels.
     names: one stable name per sample, which decides its split and is used in messages.
+    labels: the class index of every sample, (N,).
     """
 
     def __init__(
@@ -38,14 +39,15 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
         self.normalization = normalization
         self.names = names
         self.classes = classes
-        self._labels = np.full(len(names), NO_LABEL) if labels is None else labels
+        self.labels = np.full(len(names), NO_LABEL) if labels is None else labels
+        self._rows = np.arange(len(names))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         """Sample i, uint8 or float32 of shape ``shape``, and its class index."""
-        return self._read(i), int(self._labels[i])
+        return self._read(i), int(self.labels[i])
 
     @abstractmethod
     def _read(self, i: int) -> Tensor:
@@ -55,8 +57,19 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
         """The same source with only the samples at these indices, in this order."""
         part = copy.copy(self)
         part.names = [self.names[row] for row in rows]
-        part._labels = self._labels[rows]
+        part.labels = self.labels[rows]
+        part._rows = self._rows[rows]
         return part
+
+    def spread(self, count: int) -> Self:
+        """``count`` samples or all, evenly spread: class folders lie one class after another."""
+        count = min(count, len(self))
+        return self.select(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
+
+    def clean(self, count: int | None = None) -> Tensor:
+        """Evenly spread samples in model coordinates, (count, \\*shape) float32; all by default."""
+        part = self if count is None else self.spread(count)
+        return self.normalization.encode(torch.stack([part[i][0] for i in range(len(part))]))
 
 
 class Splits(NamedTuple):
@@ -72,16 +85,10 @@ class ArraySource(Source):
     def __init__(self, values: NDArray[Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(values.shape[1:], *args, **kwargs)
         self._values = values
-        self._rows = np.arange(len(values))
         self._dtype = np.uint8 if values.dtype == np.uint8 else np.float32
 
     def _read(self, i: int) -> Tensor:
         return torch.from_numpy(np.array(self._values[self._rows[i]], self._dtype, order="C"))
-
-    def select(self, rows: Rows) -> Self:
-        part = super().select(rows)
-        part._rows = self._rows[rows]
-        return part
 
 
 def index_names(count: int, prefix: str = "") -> list[str]:

@@ -13,6 +13,8 @@ import numpy as np
 from energydiff.data.source import Rows
 from energydiff.errors import UserError
 
+HELD_OUT = 1 / 6
+
 
 def is_held_out(name: str, fraction: float) -> bool:
     """Whether the sample of this name belongs to the held-out split."""
@@ -28,12 +30,12 @@ def split_rows(names: Sequence[str], fraction: float, where: str) -> tuple[Rows,
     or leaves either part without a sample.
     """
     if not 0 < fraction < 1:
-        raise UserError(f"data.held_out must lie between 0 and 1, got {fraction}.")
+        raise UserError(f"data.source.held_out must lie between 0 and 1, got {fraction}.")
     held = np.array([is_held_out(name, fraction) for name in names], dtype=bool)
     for empty, part in ((held.all(), "training"), (not held.any(), "held-out")):
         if empty:
             raise UserError(
-                f"{where}: with data.held_out = {fraction:.3g}, none of its {len(names)} samples "
-                f"falls in the {part} part; add samples or change data.held_out."
+                f"{where}: with data.source.held_out = {fraction:.3g}, none of its {len(names)} "
+                f"samples falls in the {part} part; add samples or change data.source.held_out."
             )
     return np.flatnonzero(~held), np.flatnonzero(held)

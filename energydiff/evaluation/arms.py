@@ -14,7 +14,6 @@ from energydiff.denoisers import EnergyDenoiser
 from energydiff.drawing import draw_samples
 from energydiff.evaluation.candidate import Candidate
 from energydiff.evaluation.cost import operations, timings
-from energydiff.evaluation.images import spread
 from energydiff.evaluation.measurement import Measurement
 from energydiff.evaluation.quality import measure_quality
 from energydiff.evaluation.records import Arm, Cost, CurvePoint, Nearest, Quality
@@ -132,18 +131,11 @@ def _mean_quality(qualities: Sequence[Quality]) -> Quality:
     )
 
 
-def _clean(source: Source, count: int) -> Tensor:
-    """Images of a source in model coordinates."""
-    part = spread(source, count)
-    raw = [part[i][0] for i in range(len(part))]
-    return source.normalization.encode(torch.stack(raw))
-
-
 def _asymmetry(model: SavedModel, held_out: Source, device: torch.device) -> float | None:
     points = min(16, ASYMMETRY_NUMBERS // math.prod(model.denoiser.shape))
     if not points:  # the whole Jacobian of one image would not fit into memory
         return None
-    clean = _clean(held_out, points)
+    clean = held_out.clean(points)
     noise = keyed_normal(0, range(len(clean)), model.denoiser.shape, HELD_OUT)
     noisy = (clean + ASYMMETRY_SIGMA * noise).to(device)
     return jacobian_asymmetry(model.denoiser, noisy, ASYMMETRY_SIGMA)
@@ -151,7 +143,7 @@ def _asymmetry(model: SavedModel, held_out: Source, device: torch.device) -> flo
 
 def _nearest(samples: Tensor, train: Source, held_out: Source) -> Nearest:
     """To the nearest training image, of samples and of as many held-out images."""
-    queries = torch.cat([samples, _clean(held_out, len(samples))]).flatten(1)
+    queries = torch.cat([samples, held_out.clean(len(samples))]).flatten(1)
     found = torch.full((len(queries),), math.inf)
     for raw, _ in DataLoader(train, 1024):  # a large training set does not fit into memory
         images = train.normalization.encode(raw).flatten(1)
@@ -165,7 +157,7 @@ def _bits(model: SavedModel, held_out: Source, device: torch.device) -> float | 
     energy = model.denoiser
     if not isinstance(energy, EnergyDenoiser) or not bool(energy.gauge.offset.any()):
         return None
-    clean = _clean(held_out, LIKELIHOODS)
+    clean = held_out.clean(LIKELIHOODS)
     noise = keyed_normal(0, range(len(clean)), energy.shape, HELD_OUT)
     low = energy.require_noise().sigma_min
     with torch.no_grad():

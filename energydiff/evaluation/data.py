@@ -1,14 +1,12 @@
 """The data that samples are measured against, as a small YAML file describes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from energydiff.data import Source, Splits, open_data
-from energydiff.data.open import HELD_OUT, SourceName
+from energydiff.data import DataSpec, Digits, Source, Splits
 from energydiff.errors import UserError
-
-_LABELLED = ("digits", "idx", "cifar10")
+from energydiff.registry import build_recorded
 
 
 @dataclass(frozen=True)
@@ -16,36 +14,21 @@ class EvaluationData:
     """A data set, which part of it is the reference, and what looks at it.
 
     Args:
-        source, root, image_size, channels, labels, held_out, value_range: as in training
-            (docs/data.md); labels are needed by the classifier's features alone.
+        source: as in training (docs/data.md); labels are needed by the classifier's features alone.
         reference: the part that samples are measured against; published FIDs use ``train``.
         extractor: whose features; see docs/evaluate.md. ``classifier`` by default where there are
             labels, else ``inception-v3-compat``.
         small_reference: more samples than the reference has images are meant so.
     """
 
-    source: SourceName = "digits"
-    root: Path | None = None
-    image_size: int | None = None
-    channels: Literal[1, 3] | None = None
-    labels: bool = True
-    held_out: float = HELD_OUT
-    value_range: tuple[float, float] | None = None
+    source: DataSpec = Digits(labels=True)  # noqa: RUF009
     reference: Literal["train", "held_out"] = "train"
     extractor: str | None = None
     small_reference: bool = False
 
     def open(self) -> Splits:
         """Training and held-out part."""
-        return open_data(
-            self.source,
-            root=self.root,
-            image_size=self.image_size,
-            channels=self.channels,
-            labels=self.labels,
-            held_out=self.held_out,
-            value_range=self.value_range,
-        )
+        return self.source.open()
 
     def reference_of(self, splits: Splits) -> Source:
         """The part that samples are measured against."""
@@ -54,21 +37,20 @@ class EvaluationData:
     @property
     def extractor_name(self) -> str:
         """The chosen extractor, or the default one."""
-        return self.extractor or ("classifier" if self.labels else "inception-v3-compat")
+        return self.extractor or ("classifier" if self.source.labels else "inception-v3-compat")
 
     def require_enough(self, samples: int, reference: Source) -> None:
         """``UserError`` if there are more samples than reference images and nobody said so."""
         if samples > len(reference) and not self.small_reference:
             raise UserError(
-                f"the {self.reference} part of {self.source} has {len(reference):,} images, fewer"
-                f" than the {samples:,} samples: lower -n, or say small_reference: true in the"
-                " --data file if that is meant."
+                f"the {self.reference} part of {self.source.describe()} has {len(reference):,}"
+                f" images, fewer than the {samples:,} samples: lower -n, or say small_reference:"
+                " true in the --data file if that is meant."
             )
 
     def describe(self) -> str:
         """In words."""
-        root = f" at {self.root}" if self.root else ""
-        return f"{self.source}{root}, {self.reference} part"
+        return f"{self.source.describe()}, {self.reference} part"
 
     @classmethod
     def of_run(cls, config: dict[str, Any], path: Path) -> "EvaluationData":
@@ -79,10 +61,7 @@ class EvaluationData:
         """
         if "data" not in config:
             raise UserError(f"{path} does not say what data it was trained on: give --data.")
-        names = ("source", "root", "image_size", "channels", "held_out", "value_range")
-        given = {name: config["data"].get(name) for name in names}
-        known = {name: value for name, value in given.items() if value is not None}
-        labels = known.get("source", "digits") in _LABELLED
-        if "value_range" in known:  # YAML knows lists only
-            known["value_range"] = tuple(known["value_range"])
-        return cls(**known, labels=labels, small_reference=True)
+        what = f"the data.source recorded in {path}"
+        recorded = config["data"]["source"]
+        spec = build_recorded(DataSpec, recorded, what)  # type: ignore[type-abstract]
+        return cls(replace(spec, labels=spec.labelled), small_reference=True)

@@ -6,15 +6,12 @@ of :meth:`~energydiff.data.Normalization.to_uint8`.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from energydiff.data import Source
-from energydiff.data.folder import whole_folder
+from energydiff.data import Folder, Source
 from energydiff.errors import UserError
 from energydiff.progress import with_progress
 
@@ -38,19 +35,14 @@ def image_batches(
         yield source.normalization.to_uint8(source.normalization.encode(raw)), labels
 
 
-def spread(source: Source, count: int) -> Source:
-    """``count`` images or all, evenly spread: class folders lie one class after another."""
-    count = min(count, len(source))
-    return source.select(np.arange(count) * len(source) // count)
-
-
 def open_images(folder: str | Path, channels: int, image_size: int | None = None) -> Source:
     """All images of a folder, by name: one source (channels, H, W) of samples to be measured.
 
     Raises UserError for colour images where the reference has one channel, and for whatever is
     wrong with the folder; a broken image is never left out.
     """
-    colour = _whole_folder(folder, 3, image_size)
+    place = Path(folder).expanduser()
+    colour = Folder(place, image_size).whole()
     if channels == 3:
         return colour
     pixels, _ = colour[0]
@@ -59,17 +51,4 @@ def open_images(folder: str | Path, channels: int, image_size: int | None = None
             f"the images in {folder} have 3 channels, the reference has {channels}: give samples"
             " and data of the same kind."
         )
-    return _whole_folder(folder, 1, image_size)
-
-
-def _whole_folder(folder: str | Path, channels: Literal[1, 3], image_size: int | None) -> Source:
-    return whole_folder(
-        Path(folder).expanduser(),
-        image_size=image_size,
-        channels=channels,
-        labels=False,
-        on_error="fail",
-        max_skipped=0.0,
-        workers=None,
-        cache_dir=None,
-    )
+    return Folder(place, image_size, channels=1).whole()

@@ -13,7 +13,7 @@ from energydiff.evaluation.candidate import Candidate
 from energydiff.evaluation.data import EvaluationData
 from energydiff.evaluation.extractors import Extractor, open_extractor
 from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
-from energydiff.evaluation.images import QUANTISATION, image_batches, open_images, spread
+from energydiff.evaluation.images import QUANTISATION, image_batches, open_images
 from energydiff.evaluation.opened import OpenedModel
 from energydiff.evaluation.quality import measure_quality, require_measurable
 from energydiff.evaluation.records import Floor, Provenance, Result
@@ -111,7 +111,7 @@ class Measurement:
     def floor(self, features: Tensor) -> Floor:
         """Held-out images beside as many samples, from their features (n, f)."""
         other = self.splits.held_out if self.data.reference == "train" else self.splits.train
-        part = spread(other, len(features))
+        part = other.spread(len(features))
         count = len(part)
         real = reference_features(part, self._extractor(), cache=self.settings.store).features
         samples = self.extractor.features(features[:count])

@@ -1,18 +1,16 @@
 """The data module: any source of ``energydiff.data`` as a counted stream."""
 
 import math
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from energydiff.data import Source, open_data
-from energydiff.data.open import HELD_OUT, SourceName
+from energydiff.data import DataSpec, Digits
 from energydiff.errors import UserError
+from energydiff.registry import build_recorded
 from energydiff.training.stream import CountedBatches, HeldOut, Item, TrainingStream
 
 
@@ -20,17 +18,9 @@ class DiffusionData(pl.LightningDataModule):
     """Data for training and held-out loss.
 
     Args:
-        source: ``digits`` (embedded), ``folder``, ``arrays``, ``idx`` or ``cifar10``.
-        root: where the data lies; digits needs none.
-        image_size: side in pixels to which a folder's images are resized and cropped.
-        channels: 1 for grey, 3 for RGB, of a folder's images.
-        labels: use class labels where the source has them.
+        source: where samples come from; docs/data.md has the sources and their options.
         flip: mirror training images left to right at random.
-        held_out: share of samples kept out of training, chosen by a hash of their names.
-        value_range: raw values mapped to −1 and 1; taken from the data if not given.
         sigma_data: RMS of the normalised data about zero; estimated if not given.
-        on_error: ``skip`` leaves out broken images, up to the share ``max_skipped``.
-        max_skipped: largest share of a folder's files that may be left out.
         batch_size: images per optimizer step, over all devices and accumulated batches.
         num_workers: loader processes per device.
         seed: of the order, the flips, σ and the noise.
@@ -38,17 +28,9 @@ class DiffusionData(pl.LightningDataModule):
 
     def __init__(
         self,
-        source: SourceName = "digits",
-        root: Path | None = None,
-        image_size: int | None = None,
-        channels: Literal[1, 3] | None = None,
-        labels: bool = False,
+        source: DataSpec = Digits(),  # noqa: B008
         flip: bool = False,
-        held_out: float = HELD_OUT,
-        value_range: tuple[float, float] | None = None,
         sigma_data: float | None = None,
-        on_error: Literal["fail", "skip"] = "fail",
-        max_skipped: float = 0.001,
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,
@@ -56,17 +38,7 @@ class DiffusionData(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"data.batch_size is {batch_size}; it must be at least 1.")
-        self.train_source, self.held_out_source = open_data(
-            source,
-            root=root,
-            image_size=image_size,
-            channels=channels,
-            labels=labels,
-            held_out=held_out,
-            value_range=value_range,
-            on_error=on_error,
-            max_skipped=max_skipped,
-        )
+        self.train_source, self.held_out_source = source.open()
         self.shape = self.train_source.shape
         self.normalization = self.train_source.normalization
         self.classes = self.train_source.classes
@@ -81,13 +53,21 @@ class DiffusionData(pl.LightningDataModule):
             seed,
         )
 
-    def clean(self, source: Source, count: int) -> Tensor:
-        """At most ``count`` samples spread evenly over a source, in model coordinates."""
-        rows = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
-        return self.normalization.encode(torch.stack([source[int(row)][0] for row in rows]))
+    @classmethod
+    def of_run(cls, config: Mapping[str, Any]) -> "DiffusionData":
+        """The data of a run, from its recorded configuration.
+
+        Raises:
+            UserError: the configuration names none, or they cannot be opened any more.
+        """
+        if "data" not in config:
+            raise UserError("this model's file does not say what data it was trained on.")
+        recorded = dict(config["data"])
+        source, what = recorded.pop("source"), "the data.source of the run"
+        return cls(build_recorded(DataSpec, source, what), **recorded)  # type: ignore[type-abstract]
 
     def _estimate_sigma_data(self) -> float:
-        rms = float(self.clean(self.train_source, 4096).double().square().mean().sqrt())
+        rms = float(self.train_source.clean(4096).double().square().mean().sqrt())
         if not (math.isfinite(rms) and rms > 0):
             raise UserError(
                 f"the RMS of the training data is {rms}; give data.sigma_data and check the data."

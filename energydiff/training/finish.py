@@ -39,9 +39,7 @@ def calibrate(saved: SavedModel, evaluations: int, images: int = 4_096) -> None:
     """
     if not isinstance(saved.denoiser, EnergyDenoiser):
         raise UserError(f"{type(saved.denoiser).__name__} has no gauge to calibrate.")
-    if "data" not in saved.config:
-        raise UserError("this model's file does not say what data it was trained on.")
-    data = DiffusionData(**saved.config["data"])
+    data = DiffusionData.of_run(saved.config)
     _calibrate(saved.denoiser, data, evaluations, images)
 
 
@@ -51,7 +49,7 @@ def _calibrate(
     evaluations: int,
     images: int,
 ) -> None:
-    clean = data.clean(data.train_source, images).to(next(energy.parameters()).device)
+    clean = data.train_source.clean(images).to(next(energy.parameters()).device)
     with progress("Calibrating the gauge", evaluations) as tell:
         sigmas = energy.require_noise()
         calibrate_gauge(energy, clean, *sigmas, evaluations=evaluations, on_batch=tell)
@@ -63,7 +61,7 @@ def choose_resting_norm(energy: BlindEnergy, data: DiffusionData, images: int = 
     A sample whose gradient is as short as a real image's has arrived. Held-out images are what the
     energy says of real ones it has not seen, and no measure of quality enters the choice.
     """
-    held_out = data.clean(data.held_out_source, images).to(energy.resting_norm.device)
+    held_out = data.held_out_source.clean(images).to(energy.resting_norm.device)
     energy.resting_norm.fill_(resting_norm(energy, held_out))
 
 
@@ -102,7 +100,7 @@ class CalibrateAndExport(Callback):
         file = run / LAST_CHECKPOINT
         saved = open_model(file)
         saved.denoiser.to(device)
-        self._settle(saved.denoiser, DiffusionData(**saved.config["data"]), module)
+        self._settle(saved.denoiser, DiffusionData.of_run(saved.config), module)
         buffers = _buffers(saved.denoiser.cpu())
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         for weights in ("state_dict", "current_model_state"):  # averaged, and as trained
@@ -121,7 +119,7 @@ class CalibrateAndExport(Callback):
             denoiser.train(was_training)
         elif isinstance(denoiser, EnergyDenoiser) and self.evaluations:
             if module.objective.fixes_gauge:
-                clean = data.clean(data.train_source, self.images)
+                clean = data.train_source.clean(self.images)
                 clean = clean.to(next(denoiser.parameters()).device)
                 anchor_gauge(denoiser, clean, denoiser.require_noise().sigma_max)
             else:

@@ -103,11 +103,11 @@ class LyapunovMonitor(PeriodicCallback):
         if self.calibration_evaluations and not module.objective.fixes_gauge:
             calibrate_gauge(
                 energy,
-                data.clean(data.train_source, self.calibration_evaluations).to(module.device),
+                data.train_source.clean(self.calibration_evaluations).to(module.device),
                 *energy.require_noise(),
                 evaluations=self.calibration_evaluations,
             )
-        clean = data.clean(data.held_out_source, self.probe_images).to(module.device)
+        clean = data.held_out_source.clean(self.probe_images).to(module.device)
         mine = _share(len(clean), trainer)
         watched = _share(min(self.curvature_states, len(clean)), trainer)
         metrics: dict[str, Metric] = {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from energydiff.data import open_data
+from energydiff.data import Arrays
 from energydiff.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -22,7 +22,7 @@ def save(path: Path, values: Any, **others: Any) -> Path:
 
 def test_bytes_keep_their_type_and_range(tmp_path: Path) -> None:
     values = RANDOM.integers(0, 200, (40, 6, 5), dtype=np.uint8)
-    train, held_out = open_data("arrays", root=save(tmp_path / "a.npy", values))
+    train, held_out = Arrays(save(tmp_path / "a.npy", values)).open()
     assert train.shape == (1, 6, 5)
     assert (train.normalization.low, train.normalization.high) == (0, 255)
     for part in (train, held_out):
@@ -35,10 +35,10 @@ def test_bytes_keep_their_type_and_range(tmp_path: Path) -> None:
 def test_floats_take_the_range_of_the_training_part(tmp_path: Path) -> None:
     values = RANDOM.normal(size=(50, 3))
     root = save(tmp_path / "a.npz", values)
-    train, held_out = open_data("arrays", root=root)
+    train, held_out = Arrays(root).open()
     values[int(held_out.names[0])] = 99
     save(root, values)
-    again, _ = open_data("arrays", root=root)
+    again, _ = Arrays(root).open()
     assert again.normalization == train.normalization
     raw = torch.stack([sample for sample, _ in train])
     assert raw.dtype == torch.float32
@@ -48,7 +48,7 @@ def test_floats_take_the_range_of_the_training_part(tmp_path: Path) -> None:
 
 def test_a_given_range_is_taken(tmp_path: Path) -> None:
     root = save(tmp_path / "a.npy", RANDOM.normal(size=(50, 3)))
-    train, _ = open_data("arrays", root=root, value_range=(-4, 8))
+    train, _ = Arrays(root, value_range=(-4, 8)).open()
     assert (train.normalization.low, train.normalization.high) == (-4, 8)
 
 
@@ -67,7 +67,7 @@ def test_a_given_range_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_axes(tmp_path: Path, saved: tuple[int, ...], shape: tuple[int, ...], suffix: str) -> None:
     values = RANDOM.normal(size=saved).astype(np.float32)
-    train, _ = open_data("arrays", root=save(tmp_path / f"a{suffix}", values))
+    train, _ = Arrays(save(tmp_path / f"a{suffix}", values)).open()
     assert train.shape == train[0][0].shape == shape
     sample = values[int(train.names[0])]
     if sample.ndim == 3 and sample.shape != shape:
@@ -78,7 +78,7 @@ def test_axes(tmp_path: Path, saved: tuple[int, ...], shape: tuple[int, ...], su
 def test_labels_become_class_indices(tmp_path: Path) -> None:
     labels = np.tile([7, -2, 30], 20)
     root = save(tmp_path / "a.npz", RANDOM.normal(size=(60, 2)), labels=labels)
-    train, _ = open_data("arrays", root=root, labels=True)
+    train, _ = Arrays(root, labels=True).open()
     assert train.classes == ("-2", "7", "30")
     assert all(
         train.classes[label] == str(labels[int(name)])
@@ -90,14 +90,14 @@ def test_labels_become_class_indices(tmp_path: Path) -> None:
 def test_keys(tmp_path: Path, keys: tuple[str, str]) -> None:
     values = RANDOM.normal(size=(30, 2))
     np.savez(tmp_path / "a.npz", **{keys[1]: np.zeros(30, int), keys[0]: values})
-    train, _ = open_data("arrays", root=tmp_path / "a.npz", labels=True)
+    train, _ = Arrays(tmp_path / "a.npz", labels=True).open()
     assert train.classes == ("0",)
     assert np.array_equal(train[0][0].numpy(), values[int(train.names[0])].astype(np.float32))
 
 
 def test_a_mapped_file_is_pickled_by_its_path(tmp_path: Path) -> None:
     values = RANDOM.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)
-    train, _ = open_data("arrays", root=save(tmp_path / "a.npy", values))
+    train, _ = Arrays(save(tmp_path / "a.npy", values)).open()
     pickled = pickle.dumps(train)
     assert len(pickled) < values.nbytes / 20
     assert torch.equal(pickle.loads(pickled)[3][0], train[3][0])
@@ -111,7 +111,7 @@ def test_the_first_sample_that_is_not_finite_is_named(
     values = RANDOM.normal(size=(40, 3))
     values[[17, 30], 1] = bad
     with pytest.raises(UserError, match=r"a\.npy: sample 17 holds a value that is not finite"):
-        open_data("arrays", root=save(tmp_path / "a.npy", values))
+        Arrays(save(tmp_path / "a.npy", values)).open()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_the_first_sample_that_is_not_finite_is_named(
         (np.zeros((5, 2), complex), "type complex128: save real numbers"),
         (np.array([["a"], ["b"]]), "type <U1: save real numbers"),
         (np.array([[{}], [None]]), "cannot be read as an array of numbers"),
-        (np.full((40, 2), 3.0), r"every training value is 3\.0; set data\.value_range"),
+        (np.full((40, 2), 3.0), r"every training value is 3\.0; set data\.source\.value_range"),
         (np.arange(4.0).reshape(2, 2), "none of its 2 samples"),
     ],
 )
@@ -133,7 +133,7 @@ def test_the_first_sample_that_is_not_finite_is_named(
 def test_arrays_that_are_refused(tmp_path: Path, values: Any, message: str, suffix: str) -> None:
     root = save(tmp_path / f"a{suffix}", values)
     with pytest.raises(UserError, match=rf"a{suffix}.*{message}"):
-        open_data("arrays", root=root, held_out=1e-3 if len(values) == 2 else 1 / 6)
+        Arrays(root, held_out=1e-3 if len(values) == 2 else 1 / 6).open()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_labels_that_are_refused(tmp_path: Path, labels: Any, message: str) -> N
     others = {} if labels is None else {"y": labels}
     root = save(tmp_path / "a.npz", RANDOM.normal(size=(40, 2)), **others)
     with pytest.raises(UserError, match=rf"a\.npz.*{message}"):
-        open_data("arrays", root=root, labels=True)
+        Arrays(root, labels=True).open()
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
@@ -158,17 +158,17 @@ def test_a_damaged_file_is_named(tmp_path: Path, suffix: str) -> None:
     for content in (whole[: len(whole) // 2], b"", b"not an array"):
         root.write_bytes(content)
         with pytest.raises(UserError, match=rf"a{suffix} cannot be read"):
-            open_data("arrays", root=root)
+            Arrays(root).open()
 
 
 def test_an_archive_without_samples_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", y=np.zeros(3))
     with pytest.raises(UserError, match=r"a\.npz holds no array of samples"):
-        open_data("arrays", root=tmp_path / "a.npz")
+        Arrays(tmp_path / "a.npz").open()
 
 
 def test_only_array_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("1 2")
     for root in (tmp_path, tmp_path / "a.txt"):
         with pytest.raises(UserError, match=r"is not a \.npy or \.npz file"):
-            open_data("arrays", root=root)
+            Arrays(root).open()

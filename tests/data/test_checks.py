@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from energydiff.data import checks, open_data
+from energydiff.data import Folder, checks
 from energydiff.data.checks import default_cache_dir
 from energydiff.errors import UserError
 from energydiff.progress import with_progress
@@ -30,11 +30,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_every_file_is_decoded_once(make_images: Callable[..., Path], decoded: list[str]) -> None:
     root = make_images(NAMES)
-    first = open_data("folder", root=root)
+    first = Folder(root).open()
     assert sorted(decoded) == sorted(NAMES)
     decoded.clear()
-    again = open_data("folder", root=root)
-    open_data("folder", root=root, image_size=4, channels=1, workers=1)
+    again = Folder(root).open()
+    Folder(root, image_size=4, channels=1, workers=1).open()
     assert decoded == []
     assert again.train.names == first.train.names
     assert again.train.shape == first.train.shape
@@ -44,12 +44,12 @@ def test_new_and_changed_files_are_decoded_again(
     make_images: Callable[..., Path], decoded: list[str]
 ) -> None:
     root = make_images(NAMES)
-    open_data("folder", root=root)
+    Folder(root).open()
     decoded.clear()
     make_images(["new.png"])
     os.utime(root / "003.png", ns=(1, 1))
     (root / "005.png").unlink()
-    open_data("folder", root=root)
+    Folder(root).open()
     assert sorted(decoded) == ["003.png", "new.png"]
 
 
@@ -60,13 +60,13 @@ def test_a_damaged_or_foreign_cache_is_ignored(
     make_images: Callable[..., Path], decoded: list[str], own_cache: Path, content: str
 ) -> None:
     root = make_images(NAMES)
-    open_data("folder", root=root)
+    Folder(root).open()
     (cache,) = own_cache.iterdir()
     if content == "files":
         content = json.dumps({"reader": checks.READER, "files": {"000.png": [1]}})
     cache.write_text(content)
     decoded.clear()
-    open_data("folder", root=root)
+    Folder(root).open()
     assert len(decoded) == len(NAMES)
     assert [path.name for path in own_cache.iterdir()] == [cache.name]
     assert len(json.loads(cache.read_text())["files"]) == len(NAMES)
@@ -77,7 +77,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match="The image check is not remembered.*ENERGYDIFF_CACHE"):
-        train, _ = open_data("folder", root=make_images(NAMES), cache_dir=tmp_path / "file" / "x")
+        train, _ = Folder(make_images(NAMES), cache_dir=tmp_path / "file" / "x").open()
     assert train[0][0].shape == (3, 10, 12)
 
 
@@ -94,9 +94,9 @@ def test_an_interrupted_check_goes_on_where_it_stopped(
     for left in (5, 0):  # what is known is not lost to a second interruption
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(checks, "with_progress", interrupted)
-            open_data("folder", root=root)
+            Folder(root).open()
         decoded.clear()
-        open_data("folder", root=root)
+        Folder(root).open()
         assert len(decoded) == left
 
 
@@ -120,10 +120,10 @@ def broken_folder(make_images: Callable[..., Path]) -> Path:
 def test_a_broken_image_fails_with_its_path_and_reason(make_images: Callable[..., Path]) -> None:
     root = broken_folder(make_images)
     with pytest.raises(UserError, match=r"sub/truncated\.png cannot be read \(.*truncated.*\): re"):
-        open_data("folder", root=root)
+        Folder(root).open()
     (root / "x.png").write_bytes(b"")
     with pytest.raises(UserError, match="and 1 more cannot either"):
-        open_data("folder", root=root)
+        Folder(root).open()
 
 
 def test_a_broken_image_can_be_skipped(
@@ -132,7 +132,7 @@ def test_a_broken_image_can_be_skipped(
     root = broken_folder(make_images)
     for _ in range(2):  # told again when all else is remembered
         with pytest.warns(UserWarning, match=r"Left out 1 of 21 (.|\n)*sub/truncated\.png: "):
-            splits = open_data("folder", root=root, on_error="skip", max_skipped=0.05)
+            splits = Folder(root, on_error="skip", max_skipped=0.05).open()
         assert sorted(name for part in splits for name in part.names) == sorted(NAMES)
     assert len(decoded) == 22
 
@@ -140,16 +140,16 @@ def test_a_broken_image_can_be_skipped(
 def test_a_repaired_image_is_taken_back(make_images: Callable[..., Path]) -> None:
     root = broken_folder(make_images)
     with pytest.raises(UserError):
-        open_data("folder", root=root)
+        Folder(root).open()
     make_images(["sub/truncated.png"])
-    assert sum(map(len, open_data("folder", root=root))) == 21
+    assert sum(map(len, Folder(root).open())) == 21
 
 
 def test_only_a_small_share_may_be_skipped(make_images: Callable[..., Path]) -> None:
     root = broken_folder(make_images)
-    message = r"1 of the 21 images in .* \(4\.76%\) .* more than data\.max_skipped = 0\.10%"
+    message = r"1 of the 21 images in .* \(4\.76%\) .* more than data\.source\.max_skipped = 0\.10%"
     with pytest.raises(UserError, match=message):
-        open_data("folder", root=root, on_error="skip")
+        Folder(root, on_error="skip").open()
 
 
 def test_progress_is_quiet_when_short_and_told_when_long(

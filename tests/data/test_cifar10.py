@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from energydiff.data import open_data
+from energydiff.data import Cifar10
 from energydiff.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def archive(tmp_path: Path, version: str) -> Path:
 @pytest.mark.parametrize("inside", [False, True])
 def test_every_published_form(tmp_path: Path, version: str, make: Any, inside: bool) -> None:
     place = make(tmp_path, version)
-    train, held_out = open_data("cifar10", root=place if inside else tmp_path, labels=True)
+    train, held_out = Cifar10(place if inside else tmp_path, labels=True).open()
     assert (len(train), len(held_out)) == (50, 10)
     assert train.shape == (3, 32, 32)
     assert train.classes[3] == "cat"
@@ -64,14 +64,14 @@ def test_every_published_form(tmp_path: Path, version: str, make: Any, inside: b
     assert np.array_equal(samples.numpy(), np.concatenate([PIXELS[name] for name in NAMES[:5]]))
     assert [label for _, label in train] == [k for name in NAMES[:5] for k in LABELS[name]]
     assert [label for _, label in held_out] == LABELS["test_batch"]
-    assert open_data("cifar10", root=tmp_path).train[0][1] == -1
+    assert Cifar10(tmp_path).open().train[0][1] == -1
 
 
 @pytest.mark.parametrize("protocol", range(5))
 def test_pickles_of_any_protocol_that_numpy_writes_alike(tmp_path: Path, protocol: int) -> None:
     folder = unpacked(tmp_path, "py")
     (folder / "test_batch").write_bytes(pickled("test_batch", protocol))
-    _, held_out = open_data("cifar10", root=tmp_path)
+    _, held_out = Cifar10(tmp_path).open()
     assert np.array_equal(held_out[4][0].flatten().numpy(), PIXELS["test_batch"][4])
 
 
@@ -80,7 +80,7 @@ def test_a_pickle_as_python_2_wrote_it(tmp_path: Path) -> None:
     folder = unpacked(tmp_path, "py")
     content = pickled("test_batch").replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     (folder / "test_batch").write_bytes(content)
-    _, held_out = open_data("cifar10", root=tmp_path)
+    _, held_out = Cifar10(tmp_path).open()
     assert np.array_equal(held_out[4][0].flatten().numpy(), PIXELS["test_batch"][4])
 
 
@@ -110,7 +110,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(
     batch = {b"labels": LABELS["test_batch"], b"data": PIXELS["test_batch"], b"x": attack}
     (folder / "test_batch").write_bytes(pickle.dumps(batch, protocol))
     with pytest.raises(UserError, match=r"test_batch asks for .*, which .* was not run"):
-        open_data("cifar10", root=tmp_path)
+        Cifar10(tmp_path).open()
     assert not list(tmp_path.glob("was-run*"))
 
 
@@ -136,7 +136,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(
 def test_a_damaged_pickle_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (unpacked(tmp_path, "py") / "test_batch").write_bytes(content)
     with pytest.raises(UserError, match=rf"cifar-10-batches-py: test_batch .*{message}"):
-        open_data("cifar10", root=tmp_path)
+        Cifar10(tmp_path).open()
 
 
 def test_a_damaged_binary_batch_is_named(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_a_damaged_binary_batch_is_named(tmp_path: Path) -> None:
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=rf"data_batch_3\.bin {message}"):
-            open_data("cifar10", root=tmp_path)
+            Cifar10(tmp_path).open()
     path.unlink()
     with pytest.raises(UserError, match=r"lacks data_batch_3\.bin"):
-        open_data("cifar10", root=tmp_path)
+        Cifar10(tmp_path).open()
 
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     for content in (whole[: len(whole) // 2], b"not an archive", b""):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"cifar-10-binary\.tar\.gz cannot be read"):
-            open_data("cifar10", root=tmp_path)
+            Cifar10(tmp_path).open()
 
 
 def test_an_archive_is_read_without_being_unpacked(tmp_path: Path) -> None:
@@ -173,10 +173,10 @@ def test_an_archive_is_read_without_being_unpacked(tmp_path: Path) -> None:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     before = sorted(tmp_path.parent.rglob("*"))
-    assert len(open_data("cifar10", root=path).train) == 50
+    assert len(Cifar10(path).open().train) == 50
     assert sorted(tmp_path.parent.rglob("*")) == before
 
 
 def test_nothing_there_names_the_publisher(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"www\.cs\.toronto\.edu/~kriz/cifar\.html and put it"):
-        open_data("cifar10", root=tmp_path)
+        Cifar10(tmp_path).open()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from energydiff.data import open_data
+from energydiff.data import Folder
 from energydiff.data.folder import find_images
 from energydiff.errors import UserError
 
@@ -19,7 +19,7 @@ NAMES = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(12)]
 
 def test_samples_are_decoded_on_access(make_images: Callable[..., Path]) -> None:
     root = make_images(NAMES)
-    train, held_out = open_data("folder", root=root)
+    train, held_out = Folder(root).open()
     assert sorted([*train.names, *held_out.names]) == sorted(NAMES)
     assert train.shape == (3, 10, 12)
     for name, (sample, label) in zip(train.names, train, strict=True):
@@ -33,13 +33,13 @@ def test_samples_are_decoded_on_access(make_images: Callable[..., Path]) -> None
 
 
 def test_size_and_channels(make_images: Callable[..., Path]) -> None:
-    train, held_out = open_data("folder", root=make_images(NAMES), image_size=7, channels=1)
+    train, held_out = Folder(make_images(NAMES), image_size=7, channels=1).open()
     assert train.shape == train[0][0].shape == held_out[0][0].shape == (1, 7, 7)
 
 
 def test_the_class_is_the_first_folder(make_images: Callable[..., Path]) -> None:
     root = make_images([*NAMES, "dog/big/red.png"])
-    for part in open_data("folder", root=root, labels=True):
+    for part in Folder(root, labels=True).open():
         assert part.classes == ("cat", "dog")
         for name, (_, label) in zip(part.names, part, strict=True):
             assert name.split("/")[0] == part.classes[label]
@@ -48,19 +48,19 @@ def test_the_class_is_the_first_folder(make_images: Callable[..., Path]) -> None
 def test_an_image_without_a_class_is_named(make_images: Callable[..., Path]) -> None:
     root = make_images([*NAMES, "stray.png"])
     with pytest.raises(UserError, match=r"stray\.png lies in no class folder"):
-        open_data("folder", root=root, labels=True)
+        Folder(root, labels=True).open()
 
 
 def test_a_split_survives_new_images(make_images: Callable[..., Path]) -> None:
-    before = open_data("folder", root=make_images(NAMES)).held_out.names
+    before = Folder(make_images(NAMES)).open().held_out.names
     more = [f"bird/{i}.png" for i in range(20)]
-    after = open_data("folder", root=make_images(more)).held_out.names
+    after = Folder(make_images(more)).open().held_out.names
     assert set(after) & set(NAMES) == set(before)
 
 
 @pytest.mark.parametrize("context", [None, "spawn"])
 def test_workers_of_a_loader_decode(make_images: Callable[..., Path], context: str | None) -> None:
-    train, _ = open_data("folder", root=make_images(NAMES), labels=True)
+    train, _ = Folder(make_images(NAMES), labels=True).open()
     loader = DataLoader(train, batch_size=6, num_workers=1, multiprocessing_context=context)
     x, labels = next(iter(loader))
     assert x.shape == (6, 3, 10, 12)
@@ -73,7 +73,7 @@ def test_a_relative_root_outlives_a_change_of_folder(
 ) -> None:
     root = make_images(NAMES)
     monkeypatch.chdir(root.parent)
-    train, _ = open_data("folder", root=root.name)
+    train, _ = Folder(root.name).open()
     monkeypatch.chdir(root)
     assert pickle.loads(pickle.dumps(train))[0][0].shape == (3, 10, 12)
 
@@ -107,15 +107,15 @@ def test_what_only_looks_like_an_image_is_named(
     else:
         (root / "x.png").symlink_to("x.png" if kind == "loop" else "nothing")
     with pytest.raises(UserError, match=r"x\.png cannot be read"):
-        open_data("folder", root=root)
+        Folder(root).open()
 
 
 def test_different_sizes_need_an_image_size(make_images: Callable[..., Path]) -> None:
     make_images(NAMES)
     root = make_images(["dog/odd.png"], size=(9, 4))
     with pytest.raises(UserError, match=r"cat/0\.png is 12x10, dog/odd\.png is 9x4.*image_size"):
-        open_data("folder", root=root)
-    assert open_data("folder", root=root, image_size=8).train.shape == (3, 8, 8)
+        Folder(root).open()
+    assert Folder(root, image_size=8).open().train.shape == (3, 8, 8)
 
 
 def test_orientation_counts_for_the_size(make_images: Callable[..., Path]) -> None:
@@ -123,7 +123,7 @@ def test_orientation_counts_for_the_size(make_images: Callable[..., Path]) -> No
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (10, 12)).save(root / "turned.png", exif=exif)
-    assert open_data("folder", root=root).train.shape == (3, 10, 12)
+    assert Folder(root).open().train.shape == (3, 10, 12)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_orientation_counts_for_the_size(make_images: Callable[..., Path]) -> No
         ([], {}, "does not exist"),
         (["a.txt"], {}, r"holds no images: the suffixes read are \.bmp, \.gif"),
         (["a.png"], {}, "none of its 1 samples falls in the held-out part"),
-        (NAMES, {"held_out": 0}, "data.held_out must lie between 0 and 1"),
-        (NAMES, {"image_size": 0}, "data.image_size must be at least 1"),
+        (NAMES, {"held_out": 0}, "data.source.held_out must lie between 0 and 1"),
+        (NAMES, {"image_size": 0}, "data.source.image_size must be at least 1"),
     ],
 )
 def test_folders_that_are_refused(
@@ -146,12 +146,12 @@ def test_folders_that_are_refused(
     else:
         make_images(names)
     with pytest.raises(UserError, match=message):
-        open_data("folder", root=root, **options)
+        Folder(root, **options).open()
 
 
 def test_a_file_is_no_folder(make_images: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match=r"0\.png is a file: set data\.root to the folder"):
-        open_data("folder", root=make_images(NAMES) / "cat" / "0.png")
+    with pytest.raises(UserError, match=r"0\.png is a file: set data\.source\.root to the folder"):
+        Folder(make_images(NAMES) / "cat" / "0.png").open()
 
 
 def test_a_folder_that_cannot_be_listed_is_named(
@@ -166,4 +166,4 @@ def test_a_folder_that_cannot_be_listed_is_named(
 
     monkeypatch.setattr(os, "scandir", locked)
     with pytest.raises(UserError, match=r"dog cannot be listed \(Permission denied\)"):
-        open_data("folder", root=root)
+        Folder(root).open()

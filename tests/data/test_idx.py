@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from energydiff.data import open_data
+from energydiff.data import Idx
 from energydiff.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def write(folder: Path, *, zipped: bool = False, dotted: bool = False) -> Path:
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("dotted", [False, True])
 def test_the_published_split_is_kept(tmp_path: Path, zipped: bool, dotted: bool) -> None:
-    splits = open_data("idx", root=write(tmp_path, zipped=zipped, dotted=dotted), labels=True)
+    splits = Idx(write(tmp_path, zipped=zipped, dotted=dotted), labels=True).open()
     for part, source in zip(("train", "t10k"), splits, strict=True):
         assert source.shape == (1, 6, 5)
         assert source.classes == ("0", "1", "2")
@@ -55,16 +55,16 @@ def test_label_files_are_not_needed_without_labels(tmp_path: Path) -> None:
     write(tmp_path)
     for path in tmp_path.glob("*labels*"):
         path.unlink()
-    assert open_data("idx", root=tmp_path).train[0][1] == -1
+    assert Idx(tmp_path).open().train[0][1] == -1
     with pytest.raises(UserError, match="train-labels-idx1-ubyte"):
-        open_data("idx", root=tmp_path, labels=True)
+        Idx(tmp_path, labels=True).open()
 
 
 def test_a_missing_file_is_named_with_its_publishers(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte").unlink()
     with pytest.raises(UserError, match=r"t10k-images.*lecun.*zalandoresearch.*dataset-fashion"):
-        open_data("idx", root=tmp_path)
+        Idx(tmp_path).open()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_missing_file_is_named_with_its_publishers(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (write(tmp_path) / "train-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(UserError, match=rf"train-images-idx3-ubyte {message}"):
-        open_data("idx", root=tmp_path)
+        Idx(tmp_path).open()
 
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
@@ -92,22 +92,22 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     for content in (whole[:-20], b"not gzip", bytes(flipped)):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz"):
-            open_data("idx", root=tmp_path)
+            Idx(tmp_path).open()
 
 
 def test_parts_must_match(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(LABELS["train"]))
     with pytest.raises(UserError, match="t10k-labels-idx1-ubyte holds 12 labels for 4 t10k"):
-        open_data("idx", root=tmp_path, labels=True)
+        Idx(tmp_path, labels=True).open()
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(IMAGES["t10k"][:, :5]))
     with pytest.raises(UserError, match=r"train images are \(6, 5\) but t10k images are \(5, 5\)"):
-        open_data("idx", root=tmp_path)
+        Idx(tmp_path).open()
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_fashion_mnist() -> None:
-    train, held_out = open_data("idx", root=FASHION, labels=True)
+    train, held_out = Idx(FASHION, labels=True).open()
     assert (len(train), len(held_out)) == (60_000, 10_000)
     assert train.shape == (1, 28, 28)
     assert train.classes == tuple("0123456789")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from energydiff.data import Normalization, image_grid, open_data, write_images
+from energydiff.data import Digits, Folder, Normalization, image_grid, write_images
 from energydiff.errors import UserError
 
 BYTES = Normalization(0, 255)
@@ -17,13 +17,13 @@ def test_written_images_are_read_back(tmp_path: Path, channels: int) -> None:
     paths = write_images(BYTES.encode(raw), tmp_path / "new" / "images", BYTES, start=7)
     assert [path.name for path in paths[:2]] == ["000007.png", "000008.png"]
     assert Image.open(paths[0]).mode == {1: "L", 3: "RGB"}[channels]
-    for part in open_data("folder", root=tmp_path / "new", channels=channels):
+    for part in Folder(tmp_path / "new", channels=channels).open():
         for name, (sample, _) in zip(part.names, part, strict=True):
             assert torch.equal(sample, raw[int(Path(name).stem) - 7])
 
 
 def test_digits_are_shown_from_black_to_white(tmp_path: Path) -> None:
-    digits = open_data().train
+    digits = Digits().open().train
     x = digits.normalization.encode(torch.stack([digits[i][0] for i in range(5)]))
     pixels = np.asarray(image_grid(x, digits.normalization))
     assert pixels.shape == (2 * 64 + 2, 3 * 64 + 2 * 2)

@@ -37,5 +37,5 @@ def test_uint8_is_clamped() -> None:
 
 @pytest.mark.parametrize("bounds", [(1, 1), (2, 1), (0, np.inf), (np.nan, 1)])
 def test_a_range_must_have_a_width(bounds: tuple[float, float]) -> None:
-    with pytest.raises(UserError, match=r"data\.value_range"):
+    with pytest.raises(UserError, match=r"data\.source\.value_range"):
         Normalization(*bounds)

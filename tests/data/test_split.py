@@ -42,7 +42,7 @@ def test_the_hash_is_fixed_for_good() -> None:
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
 def test_the_fraction_must_lie_between_0_and_1(fraction: float) -> None:
-    with pytest.raises(UserError, match=r"data\.held_out must lie between 0 and 1"):
+    with pytest.raises(UserError, match=r"data\.source\.held_out must lie between 0 and 1"):
         split_rows(["a", "b"], fraction, "here")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from energydiff.data import open_data
+from energydiff.data import Digits
 from energydiff.denoisers import EnergyDenoiser
 from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
 from energydiff.errors import UserError
@@ -252,7 +252,7 @@ def test_guidance_of_a_model_without_classes_or_energy_is_a_sentence(
 
 def test_the_training_set_as_a_model_is_proved_to_descend(export, door, out: Path) -> None:
     """A closed form: Euler steps of an exact energy fall under the theorem."""
-    source = open_data("digits").train
+    source = Digits().open().train
     digits = source.normalization.encode(torch.stack([source[i][0] for i in range(50)]))
     options = ["--sampler", "euler", "--num_samples", 8, "--steps", STEPS, "--out", out]
     model = export(EmpiricalData(digits))

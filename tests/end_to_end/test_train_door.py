@@ -90,7 +90,14 @@ def vectors(tmp_path: Path) -> Path:
 
 def test_vectors_train_too(vectors: Path, tiny_mlp: Path, tmp_path: Path, door) -> None:
     run = tmp_path / "run"
-    options = ["--data.source", "arrays", "--data.root", vectors, "--trainer.default_root_dir", run]
+    options = [
+        "--data.source",
+        "arrays",
+        "--data.source.root",
+        vectors,
+        "--trainer.default_root_dir",
+        run,
+    ]
     done = door("fit", "--config", tiny_mlp, *options)
     assert done.code == 0
     assert energydiff.load(run).shape == (2,)
@@ -99,7 +106,7 @@ def test_vectors_train_too(vectors: Path, tiny_mlp: Path, tmp_path: Path, door) 
 
 def test_labels_train_too(tiny_mlp: Path, tmp_path: Path, door) -> None:
     run = tmp_path / "run"
-    options = ["--data.labels", "true", "--trainer.default_root_dir", run]
+    options = ["--data.source.labels", "true", "--trainer.default_root_dir", run]
     assert door("fit", "--config", tiny_mlp, *options).code == 0
     saved = energydiff.open_model(run)
     assert saved.denoiser.num_classes == 10
@@ -108,14 +115,17 @@ def test_labels_train_too(tiny_mlp: Path, tmp_path: Path, door) -> None:
 
 NOISE = "--model.noise.class_path=energydiff.diffusion.LogNormal"
 MISTAKES = {
-    "no data": (["--data.source=folder", "--data.root=nowhere"], "nowhere"),
-    "no root": (["--data.source=folder"], "data.source folder needs data.root"),
-    "root of digits": (["--data.root=nowhere"], "data.root has no meaning"),
+    "no data": (["--data.source=Folder", "--data.source.root=nowhere"], "nowhere"),
+    "no root": (["--data.source=Folder"], "Folder needs data.source.root"),
+    "root of digits": (
+        ["--data.source.root=nowhere"],
+        "data.source.root has no meaning for Digits: leave it out",
+    ),
     "batch": (["--data.batch_size=33", "--trainer.accumulate_grad_batches=2"], "batch_size 33"),
     "no batch": (["--data.batch_size=0"], "data.batch_size is 0"),
     "sigma": (["--model.sigma_min=3", "--model.sigma_max=2"], "model.sigma_min = 3.0"),
     "spread": ([NOISE, "--model.noise.init_args.std=-1"], "noise std is -1"),
-    "held out": (["--data.held_out=1.5"], "data.held_out"),
+    "held out": (["--data.source.held_out=1.5"], "data.source.held_out"),
     "unet size": (["--model.backbone.init_args.multipliers=[1,1,1,1,1]"], "image size 8"),
     "float16": (["--trainer.precision=16-mixed"], "precision 16-mixed is not supported"),
     "float16, in short": (["--trainer.precision=16"], "use bf16-mixed"),
@@ -135,7 +145,7 @@ def test_a_mistake_is_a_sentence(mistake: str, tiny_unet: Path, tmp_path: Path, 
 def test_a_unet_on_vectors_is_a_sentence(
     vectors: Path, tiny_unet: Path, tmp_path: Path, door
 ) -> None:
-    options = ["--data.source=arrays", "--data.root", vectors, "--data.flip=false"]
+    options = ["--data.source=Arrays", "--data.source.root", vectors, "--data.flip=false"]
     run = ["--trainer.default_root_dir", tmp_path / "run"]
     done = door("fit", "--config", tiny_unet, *run, *options)
     assert "use the MLP backbone for vectors" in done.sentence, done.err
@@ -144,7 +154,7 @@ def test_a_unet_on_vectors_is_a_sentence(
 def test_flipped_vectors_are_a_sentence(
     vectors: Path, tiny_mlp: Path, tmp_path: Path, door
 ) -> None:
-    options = ["--data.source=arrays", "--data.root", vectors, "--data.flip=true"]
+    options = ["--data.source=Arrays", "--data.source.root", vectors, "--data.flip=true"]
     run = ["--trainer.default_root_dir", tmp_path / "run"]
     done = door("fit", "--config", tiny_mlp, *run, *options)
     assert "data.flip mirrors images" in done.sentence, done.err

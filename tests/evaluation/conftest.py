@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from energydiff.data import Normalization, Splits, open_data
+from energydiff.data import Digits, Normalization, Splits
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import NoiseRange
 from energydiff.evaluation import (
@@ -39,7 +39,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def labelled() -> Splits:
-    return open_data("digits", labels=True)
+    return Digits(labels=True).open()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from energydiff.data import open_data
+from energydiff.data import Digits
 from energydiff.errors import UserError
 from energydiff.evaluation import (
     Classifier,
@@ -20,7 +20,7 @@ def digits():
         raw, labels = zip(*(source[i] for i in range(len(source))), strict=True)
         return source.normalization.encode(torch.stack(raw)), torch.tensor(labels)
 
-    splits = open_data("digits", labels=True)
+    splits = Digits(labels=True).open()
     return stack(splits.train), stack(splits.held_out)
 
 

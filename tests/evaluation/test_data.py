@@ -1,14 +1,19 @@
 """The data that samples are measured against."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from energydiff.data import Normalization
+from energydiff.data import Digits, Normalization
 from energydiff.errors import UserError
 from energydiff.evaluation.data import EvaluationData
-from energydiff.evaluation.images import spread
+
+
+def config(source: str, **options: Any) -> dict[str, Any]:
+    """What a run records."""
+    return {"data": {"source": {"class_path": f"energydiff.data.{source}", "init_args": options}}}
 
 
 def test_more_samples_than_reference_images_must_be_said() -> None:
@@ -27,34 +32,33 @@ def test_the_reference_is_the_part_named() -> None:
 
 
 def test_a_runs_own_data_come_with_their_labels() -> None:
-    config = {"data": {"source": "digits", "root": None, "labels": False, "held_out": 0.25}}
-    data = EvaluationData.of_run(config, Path("runs/a"))
-    assert data == EvaluationData(labels=True, held_out=0.25, small_reference=True)
+    data = EvaluationData.of_run(config("Digits", labels=False, held_out=0.25), Path("runs/a"))
+    assert data == EvaluationData(Digits(labels=True, held_out=0.25), small_reference=True)
     assert data.extractor_name == "classifier"
 
 
 def test_a_folder_has_no_labels_and_is_seen_by_inception() -> None:
-    config = {"data": {"source": "folder", "root": "images", "image_size": 32}}
-    assert EvaluationData.of_run(config, Path("a")).extractor_name == "inception-v3-compat"
+    run = config("Folder", root="images", image_size=32)
+    assert EvaluationData.of_run(run, Path("a")).extractor_name == "inception-v3-compat"
 
 
 def test_a_runs_values_are_mapped_as_it_mapped_them(tmp_path: Path) -> None:
     """Samples and reference are rounded to uint8 on one scale."""
     file = tmp_path / "images.npy"
     np.save(file, np.linspace(0, 0.5, 20 * 64, dtype=np.float32).reshape(20, 8, 8))
-    config = {"data": {"source": "arrays", "root": str(file), "value_range": [0.0, 1.0]}}
-    train = EvaluationData.of_run(config, Path("runs/a")).open().train
+    run = config("Arrays", root=str(file), value_range=[0.0, 1.0])
+    train = EvaluationData.of_run(run, Path("runs/a")).open().train
     assert train.normalization == Normalization(0.0, 1.0)
 
 
 def test_images_are_taken_from_all_classes(tmp_path: Path) -> None:
     """Files in class folders lie one class after another."""
     source = EvaluationData().open().train
-    ordered = source.select(np.argsort(source._labels, kind="stable"))
-    part = spread(ordered, 100)
+    ordered = source.select(np.argsort(source.labels, kind="stable"))
+    part = ordered.spread(100)
     assert len(part) == len(set(part.names)) == 100
     assert len({part[i][1] for i in range(100)}) == 10
-    assert spread(ordered, 10_000).names == ordered.names
+    assert ordered.spread(10_000).names == ordered.names
 
 
 def test_a_model_without_a_run_needs_to_be_told() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from energydiff.data import open_data
+from energydiff.data import Digits
 from energydiff.errors import UserError
 from energydiff.evaluation import classifier, features, open_extractor
 from energydiff.evaluation.extractors import task_classifier
@@ -177,7 +177,7 @@ def test_other_data_or_settings_are_another_classifier(labelled, tmp_path, monke
         return open_extractor("classifier", **data).digest
 
     shuffled = part.select(np.arange(100))
-    shuffled._labels = part._labels[::-1]
+    shuffled.labels = part.labels[::-1]
     assert len({digest(part, 200), digest(part, 300), digest(shuffled, 200)}) == 3
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -300,7 +300,7 @@ def test_files_of_other_things_are_refused_and_not_run(name, tmp_path, capfd):
 
 
 def test_a_classifier_needs_labels():
-    splits = open_data("digits")
+    splits = Digits().open()
     for data in ({}, {"train": splits.train, "held_out": splits.held_out}):
         with pytest.raises(UserError, match=r"class labels.*data\.labels"):
             open_extractor("classifier", **data)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from energydiff.data import open_data
+from energydiff.data import Arrays
 from energydiff.errors import UserError
 from energydiff.evaluation import (
     gaussian_statistics,
@@ -110,7 +110,7 @@ def test_other_images_are_another_reference(labelled, digits_extractor, tmp_path
 
 def test_vectors_are_refused(digits_extractor, tmp_path):
     np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(40, 2)))
-    vectors = open_data("arrays", root=tmp_path / "vectors.npy").train
+    vectors = Arrays(tmp_path / "vectors.npy").open().train
     with pytest.raises(UserError, match=r"only images .* samples of shape \(2,\)"):
         reference_features(vectors, digits_extractor)
 

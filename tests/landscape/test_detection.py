@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from energydiff.data import open_data
+from energydiff.data import Arrays, Digits
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
 from energydiff.landscape import ood_auroc
@@ -20,7 +20,7 @@ def gaussians(tmp_path_factory):
     for std in (0.5, 1.5):
         path = tmp_path_factory.mktemp("data") / "gaussian.npy"
         np.save(path, (std * rng.standard_normal((3000, 1))).astype(np.float32))
-        sources.append(open_data("arrays", root=path, held_out=0.5, value_range=(-1.0, 1.0)))
+        sources.append(Arrays(path, held_out=0.5, value_range=(-1.0, 1.0)).open())
     return sources
 
 
@@ -56,7 +56,7 @@ def test_does_not_depend_on_the_batch_size(gaussians):
 
 def test_needs_samples_of_the_energys_shape(gaussians):
     inside = gaussians[0].train
-    digits = open_data("digits").held_out
+    digits = Digits().open().held_out
     with pytest.raises(UserError, match=r"samples of shape \(1,\)"):
         ood_auroc(energy(), inside, digits, (0.5,))
     with pytest.raises(UserError, match="a source has 0"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from energydiff.data import open_data
+from energydiff.data import Arrays, Digits
 from energydiff.energies import Denoiser, GaussianMixture
 from energydiff.landscape import held_out_loss, held_out_losses
 
@@ -15,7 +15,7 @@ def source(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "gaussian.npy"
     rng = np.random.default_rng(0)
     np.save(path, (0.2 + 0.5 * rng.standard_normal((600, 4))).astype(np.float32))
-    return open_data("arrays", root=path, held_out=0.5, value_range=(-1.0, 1.0)).held_out
+    return Arrays(path, held_out=0.5, value_range=(-1.0, 1.0)).open().held_out
 
 
 class Zero(Denoiser):
@@ -72,7 +72,7 @@ class Cheat(Denoiser):
 
 
 def test_labels_reach_a_conditional_model():
-    source = open_data("digits", labels=True).held_out
+    source = Digits(labels=True).open().held_out
     model = Cheat()
     model.seen = []
     held_out_loss(model, source, (0.5,), 0.8, batch_size=100)

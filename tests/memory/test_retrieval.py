@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import energydiff
-from energydiff.data import open_data
+from energydiff.data import Digits
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import EmpiricalData, Energy, GaussianMixture
 from energydiff.errors import NoEnergyError, UserError
@@ -229,7 +229,7 @@ def test_a_trained_energy_restores_digits_it_never_saw(
 ) -> None:
     """Closer to the original than the corrupted image and than the mean image; V never rises."""
     model = energydiff.load(PRETRAINED).require_energy()
-    data = open_data("digits")
+    data = Digits().open()
     encode = data.train.normalization.encode
     mean = encode(torch.stack([data.train[i][0] for i in range(200)])).mean(0)
     x = encode(torch.stack([data.held_out[i][0] for i in range(4)]))

@@ -13,7 +13,7 @@ from energydiff.training import DiffusionData, DiffusionModule
 
 @pytest.fixture
 def data() -> DiffusionData:
-    return DiffusionData("digits", batch_size=8)
+    return DiffusionData(batch_size=8)
 
 
 @pytest.fixture

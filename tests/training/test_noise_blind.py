@@ -51,7 +51,7 @@ def test_the_resting_norm_is_the_median_over_held_out_images_and_is_saved(
     trainer = make_trainer(max_steps=2, callbacks=[watch, CalibrateAndExport(images=50)])
     energy = trained(data, trainer, "coercive", objective).denoiser.eval()
     assert isinstance(energy, BlindEnergy)
-    held_out = data.clean(data.held_out_source, 50)
+    held_out = data.held_out_source.clean(50)
     norms = energy.value_and_grad(held_out, 1.0)[1].flatten(1).norm(dim=1)
     assert energy.resting_norm.item() == pytest.approx(norms.quantile(0.5).item())
     again = energydiff.load(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from energydiff.data import Source, open_data
+from energydiff.data import Digits, Source
 from energydiff.diffusion import LogNormal
 from energydiff.training import stream
 from energydiff.training.stream import CountedBatches, HeldOut, Item, TrainingStream
@@ -29,7 +29,7 @@ def images(count: int, seed: int = 0, start: int = 0) -> Batch:
 
 @pytest.fixture(scope="module")
 def digits() -> Source:
-    return open_data("digits").train
+    return Digits().open().train
 
 
 def equal(one: Item, other: Item) -> bool:
@@ -130,7 +130,7 @@ def test_the_rarest_uniform_still_gives_a_finite_level(
 
 
 def test_held_out_noise_is_fixed() -> None:
-    source = open_data("digits").held_out
+    source = Digits().open().held_out
     one, other = HeldOut(source, 0), HeldOut(source, 0)
     other[3]
     assert all(equal(one[i], other[i]) for i in range(len(source)))
@@ -138,12 +138,12 @@ def test_held_out_noise_is_fixed() -> None:
 
 def test_held_out_levels_fill_their_distribution_evenly() -> None:
     """So the held-out loss is comparable between runs of any data set of some size."""
-    held_out = HeldOut(open_data("digits").held_out, 0)
+    held_out = HeldOut(Digits().open().held_out, 0)
     levels = torch.stack([held_out[i]["uniform"][0] for i in range(len(held_out))])
     counts = torch.histc(levels, bins=10, min=0, max=1) / len(held_out)
     assert_close(counts, torch.full((10,), 0.1), rtol=0, atol=0.01)
 
 
 def test_held_out_labels_are_never_hidden() -> None:
-    held_out = HeldOut(open_data("digits", labels=True).held_out, 0)
+    held_out = HeldOut(Digits(labels=True).open().held_out, 0)
     assert min(held_out[i]["uniform"][1].item() for i in range(20)) >= 1

@@ -52,7 +52,7 @@ def training(model: PageModel) -> Table:
     objective = objective.get("class_path") if isinstance(objective, dict) else objective
     versions = ", ".join(f"{name} {version}" for name, version in model.versions.items())
     rows = {
-        "data set": " in ".join(filter(None, (data.get("source"), data.get("root")))),
+        "data set": _data_set(data.get("source", {})),
         "shape": " × ".join(map(str, saved.denoiser.shape)),
         "backbone": network,
         "settings": _settings(backbone),
@@ -70,6 +70,13 @@ def training(model: PageModel) -> Table:
     }
     kept = [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
     return Table(model.name, ("", "value"), kept, text=True)
+
+
+def _data_set(source: dict[str, Any]) -> str:
+    """In words, without building it: a class of one's own need not be there."""
+    name = source.get("class_path", "").rpartition(".")[2]
+    root = source.get("init_args", {}).get("root")
+    return f"{name} in {root}" if root else name
 
 
 def certificates(records: Sequence[tuple[str, dict[str, Any]]]) -> Table:

@@ -34,7 +34,7 @@ METRICS = "epoch,lyapunov/descending,step,train/loss,val/loss\n0,,1,0.5,\n0,,3,0
 CONFIG = {
     "seed_everything": 7,
     "model": {"total_images": 1000},
-    "data": {"source": "digits", "batch_size": 8},
+    "data": {"source": {"class_path": "energydiff.data.Digits"}, "batch_size": 8},
     "ema": {"halflife_images": 20_000},
 }
 
