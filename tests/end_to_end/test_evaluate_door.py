@@ -168,7 +168,7 @@ def test_a_folder_of_images_is_measured_too(evaluate, tmp_path: Path) -> None:
 def test_mistakes_are_told_in_a_sentence(evaluate, digits_model, tmp_path: Path) -> None:
     model, colour = digits_model("a"), digits_model("c", channels=3)
     large = tmp_path / "large.yaml"
-    large.write_text("source: digits\n")
+    large.write_text("source: Digits\n")
     data = ("--data", large)
     sentences = {
         "reference has 1 channel, the samples have 3": evaluate("fid", colour),
