@@ -1,7 +1,7 @@
 """A variational bound on −log p from denoising errors alone.
 
 With z = x0 + σε and q_σ = N(x0, σ²I) its density around one clean x0, the heat equation gives for
-the true density (Kong et al. 2023; Song et al. 2021, theorem 3; pointwise I-MMSE)
+the true density (Kong et al. 2023; Song et al. 2021c, theorem 3; pointwise I-MMSE)
 
     d/dlog σ KL(q_σ ‖ p_σ) = −E_ε ‖x0 − D(z, σ)‖² / σ²
 

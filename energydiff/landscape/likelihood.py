@@ -5,7 +5,7 @@ What is measured is the density p_σmin of x = x0 + σ_min ε, in nats and in mo
 
     energy   −log p(x) = E(x, σ_min), if E is normalised: trained dually, or calibrated
     ODE      dx/dlog σ = x − D carries p_σmin into p_σmax, and along it
-             d log p/dlog σ = −(d − tr ∂D/∂x)      (Chen et al. 2018; Song et al. 2021, eq. 39)
+             d log p/dlog σ = −(d − tr ∂D/∂x)      (Chen et al. 2018; Song et al. 2021b, eq. 39)
 
 The first costs one evaluation and inherits the error of the gauge. The second is normalised by
 construction and needs no energy, only a denoiser. The third estimate, ``denoising_bound``, is a

@@ -1,4 +1,4 @@
-"""Input-convex networks (Amos, Xu & Kolter 2017) and the potential whose denoiser is ∇ψ."""
+"""Input-convex networks (Amos et al. 2017) and the potential whose denoiser is ∇ψ."""
 
 import math
 from typing import Self

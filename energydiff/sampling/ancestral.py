@@ -14,7 +14,7 @@ class Ancestral(Sampler):
     """Euler to σ_down, then noise of σ_up, σ_down² + σ_up² = σ'²: one evaluation per step, order 1.
 
     With ``noise`` = 1 a step draws from q(x' | x, x0 = D) (Ho et al. 2020 in these coordinates),
-    with 0 it is DDIM: the η of Song et al. 2021, eq. 16. Noise raises V: there is no claim.
+    with 0 it is DDIM: the η of Song et al. 2021a, eq. 16. Noise raises V: there is no claim.
     """
 
     name = "ancestral"

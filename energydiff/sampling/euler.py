@@ -1,4 +1,4 @@
-"""Euler's method on the probability-flow ODE, which is DDIM (Song et al. 2021)."""
+"""Euler's method on the probability-flow ODE, which is DDIM (Song et al. 2021a)."""
 
 from torch import Tensor
 
