@@ -30,9 +30,8 @@ def citations(text: str) -> set[str]:
 
 def entries() -> dict[str, str]:
     """The page: where each paper is, by its key."""
-    rows = re.findall(
-        r"^\| ([^|]*\d[a-z]?) \| [^|]+ \| ([^|]+) \|$", PAGE.read_text(), re.MULTILINE
-    )
+    row = re.compile(r"^\| ([^|]*\d[a-z]?) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
+    rows = row.findall(PAGE.read_text())
     assert len(rows) > 40 and len({key for key, _ in rows}) == len(rows)
     return dict(rows)
 
