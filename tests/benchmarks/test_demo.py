@@ -10,6 +10,7 @@ from benchmarks import demo
 from energydiff.evaluation import classifier
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_the_page_the_pictures_and_the_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,7 +92,7 @@ def test_vectors_train_too(vectors: Path, tiny_mlp: Path, tmp_path: Path, door) 
     run = tmp_path / "run"
     options = [
         "--data.source",
-        "arrays",
+        "Arrays",
         "--data.source.root",
         vectors,
         "--trainer.default_root_dir",

@@ -1,5 +1,6 @@
 """One side of a comparison: blocks, costs, and what A against B finds on known cases."""
 
+import copy
 import math
 import shutil
 from dataclasses import replace
@@ -81,6 +82,7 @@ def test_the_interval_of_several_models_is_over_their_seeds(
         for side, parametrization in zip(sides, ("inner_product", "unconstrained"), strict=True):
             torch.manual_seed(seed)
             model = build_denoiser(MLP((1, 8, 8), width=16, depth=1), 0.85, parametrization)
+            model.noise = NoiseRange(0.02, 10.0)
             saved = replace(energy.saved, denoiser=model.eval().requires_grad_(False))
             side.append(OpenedModel(Path(f"{parametrization}_{seed}"), saved))
     found = compare(measurement, *sides, steps=(3,), controls=False)
@@ -138,7 +140,9 @@ def test_a_model_is_no_second_training_seed(
 def test_all_training_seeds_are_drawn_alike(
     measurement: Measurement, energy: OpenedModel, baseline: OpenedModel
 ) -> None:
-    other = OpenedModel(Path("other"), replace(baseline.saved, sigma_max=20.0))
+    louder = copy.deepcopy(baseline.saved.denoiser)
+    louder.noise = NoiseRange(0.02, 20.0)
+    other = OpenedModel(Path("other"), replace(baseline.saved, denoiser=louder))
     with pytest.raises(UserError, match="their sigma_max differs"):
         compare(measurement, [energy, baseline], [energy, other])
 
