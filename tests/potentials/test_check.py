@@ -1,0 +1,127 @@
+"""A network that makes no energy is named, with what is wrong with it; every sound one passes."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from energydiff.errors import UserError
+from energydiff.potentials import (
+    MLP,
+    Backbone,
+    EnergyTransformer,
+    InputConvex,
+    PublishedEnergyTransformer,
+    ScalarNetwork,
+    TokenNetwork,
+    Transformer,
+    UNet,
+    require_smooth,
+)
+
+SHAPE = (1, 4, 4)
+OURS = {
+    "MLP": lambda: MLP(SHAPE, 16, 1, num_classes=2),
+    "UNet": lambda: UNet(SHAPE, 8, (1, 2), 1, (2,), 4),
+    "Transformer": lambda: Transformer(SHAPE, width=16, depth=1, heads=2),
+    "TokenNetwork": lambda: TokenNetwork(SHAPE, width=16, heads=2),
+    "EnergyTransformer": lambda: EnergyTransformer(SHAPE, width=16, heads=2),
+    "PublishedEnergyTransformer": lambda: PublishedEnergyTransformer(
+        SHAPE, width=16, depth=1, heads=2
+    ),
+    "InputConvex": lambda: InputConvex(SHAPE, width=16, depth=2),
+}
+
+
+class Brought(Backbone):
+    """Two layers around what is tried, the last of them at zero, as is usual."""
+
+    def __init__(self, middle: Callable[[Tensor], Tensor], width: int = 16) -> None:
+        super().__init__()
+        self.shape, self.num_classes = SHAPE, 0
+        size = math.prod(SHAPE)
+        self.first, self.last = nn.Linear(size + 1, width), nn.Linear(width, size)
+        self.middle = middle
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        h = self.first(torch.cat([u.flatten(1), c[:, None]], 1))
+        return self.last(self.middle(h)).view_as(u)
+
+
+def attention(h: Tensor) -> Tensor:
+    tokens = h.view(len(h), 1, 4, 4)
+    return F.scaled_dot_product_attention(tokens, tokens, tokens).flatten(1)
+
+
+SMOOTH = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "tanh": torch.tanh,
+    "squared relu": lambda h: F.relu(h).square(),
+    "dropout in training": nn.Sequential(nn.SiLU(), nn.Dropout(0.5)),
+    "layer norm": nn.Sequential(nn.LayerNorm(16), nn.SiLU()),
+}
+BROKEN = {
+    "relu module": (nn.ReLU(), "jumps.*ReLU"),
+    "relu": (F.relu, "jumps.*Relu"),
+    "leaky relu": (nn.LeakyReLU(), "jumps.*LeakyReLU"),
+    "absolute value": (torch.abs, "jumps.*Abs"),
+    "max pooling": (lambda h: F.max_pool1d(h[:, None], 3, 1, 1)[:, 0], "jumps"),
+    "fused attention": (attention, "second derivative"),
+    "a detach": (lambda h: F.silu(h) * h.detach(), "gradient"),
+    "dropout at sampling": (lambda h: F.dropout(F.silu(h), 0.5, training=True), "[Dd]ropout|agree"),
+    "batch norm": (nn.Sequential(nn.BatchNorm1d(16), nn.SiLU()), "BatchNorm1d"),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_packages_own_networks_are_smooth(name: str) -> None:
+    require_smooth(OURS[name]())
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_what_can_be_differentiated_twice_passes(name: str) -> None:
+    require_smooth(Brought(SMOOTH[name]))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_cannot_is_named_in_a_sentence(name: str) -> None:
+    middle, message = BROKEN[name]
+    with pytest.raises(UserError, match=message) as refusal:
+        require_smooth(Brought(middle))
+    assert "Brought makes no energy" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+class Misderived(ScalarNetwork):
+    """φ = ½‖u‖² with the gradient of ‖u‖²."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape, self.num_classes = SHAPE, 0
+
+    def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        return 0.5 * u.square().flatten(1).sum(1)
+
+    def value_and_grad(self, u, c, label=None):
+        return self(u, c, label), 2 * u
+
+    def value_and_grads(self, u, c, label=None):
+        return self(u, c, label), 2 * u, torch.zeros_like(c)
+
+
+def test_a_gradient_of_something_else_is_found() -> None:
+    with pytest.raises(UserError, match="gradient"):
+        require_smooth(Misderived())
+
+
+def test_the_check_leaves_weights_mode_and_random_state_alone() -> None:
+    network = Brought(F.silu).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.random.get_rng_state()
+    require_smooth(network)
+    assert torch.equal(state, torch.random.get_rng_state()) and network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
