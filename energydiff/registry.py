@@ -12,7 +12,8 @@ import sys
 from abc import ABC
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from energydiff.errors import UserError
 
@@ -176,7 +177,8 @@ def build_recorded(kind: type[T], recorded: Any, what: str) -> T:
 
 def _annotated(value: Any, hint: Any, what: str) -> Any:
     """A recorded value as an argument with this annotation."""
-    hints = [get_origin(part) or part for part in get_args(hint) or (hint,)]
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    hints = [get_origin(part) or part for part in parts]
     if isinstance(value, Mapping) and "class_path" in value:
         kind = next((part for part in hints if isinstance(part, type)), None)
         if kind in (None, object):

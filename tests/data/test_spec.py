@@ -1,16 +1,32 @@
 import pickle
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from torch.utils.data import DataLoader
 
 from energydiff.cli.nested import nested
-from energydiff.data import Arrays, Cifar10, DataSpec, Digits, Folder, HuggingFace, Idx
+from energydiff.data import (
+    Arrays,
+    Cifar10,
+    DataSpec,
+    Digits,
+    Folder,
+    HuggingFace,
+    Idx,
+    Normalization,
+    Splits,
+)
+from energydiff.data.source import ArraySource, index_names
 from energydiff.errors import UserError
 from energydiff.evaluation.data import EvaluationData
+from energydiff.training import DiffusionData
 
 
 def test_digits() -> None:
@@ -84,3 +100,77 @@ def test_options_of_another_source_are_refused(options: list[str], message: str)
 def test_a_missing_root_is_named(tmp_path: Path, source: Callable[[Path], DataSpec]) -> None:
     with pytest.raises(UserError, match="nowhere"):
         source(tmp_path / "nowhere").open()
+
+
+def test_a_source_describes_itself_in_words() -> None:
+    assert Digits().describe() == "digits"
+    assert Idx("a/b").describe() == "idx at a/b"
+    assert HuggingFace("a").describe() == "Hugging Face data at a"
+
+
+def test_clean_data_are_spread_evenly_in_model_coordinates() -> None:
+    source = Digits().open().train
+    clean = source.clean(100)
+    rows = np.linspace(0, len(source) - 1, 100).round().astype(int)
+    raw = torch.stack([source[i][0] for i in rows])
+    assert torch.equal(clean, source.normalization.encode(raw))
+    assert len(set(rows)) == 100
+    assert source.clean().shape == source.clean(10_000).shape == (len(source), 1, 8, 8)
+
+
+@dataclass(frozen=True)
+class Waves(DataSpec):
+    """A source from outside the package.
+
+    Args:
+        count: how many waves.
+        phases: the first and the last phase.
+    """
+
+    count: int
+    phases: tuple[float, float] = (0.0, 1.0)
+
+    def open(self) -> Splits:
+        phases = np.linspace(*self.phases, self.count)[:, None]
+        waves = np.sin(phases + np.arange(4)).astype(np.float32)
+        source = ArraySource(waves, Normalization(-1, 1), index_names(self.count))
+        rows = np.arange(self.count)
+        return Splits(source.select(rows[2:]), source.select(rows[:2]))
+
+
+@pytest.fixture
+def waves(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A run's configuration with that source."""
+    monkeypatch.setitem(sys.modules, "waves", sys.modules[__name__])
+    spec = {"class_path": "waves.Waves", "init_args": {"count": 9, "phases": [0.5, 2]}}
+    return {"data": {"source": spec, "batch_size": 4}}
+
+
+def test_a_source_of_ones_own_is_built_again_from_a_configuration(waves: dict[str, Any]) -> None:
+    data = DiffusionData.of_run(waves)
+    assert (len(data.train_source), data.shape, data.batch_size) == (7, (4,), 4)
+    evaluated = EvaluationData.of_run(waves, Path("run"))
+    assert evaluated == EvaluationData(Waves(9, (0.5, 2)), small_reference=True)
+    assert evaluated.describe() == "waves, train part"
+
+
+def test_a_source_whose_module_is_not_imported_is_not_imported(
+    waves: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "waves")
+    for build in (DiffusionData.of_run, lambda run: EvaluationData.of_run(run, Path("run"))):
+        with pytest.raises(UserError, match=r"data\.source.*waves\.Waves.*add --import waves"):
+            build(waves)
+
+
+def test_a_recorded_option_that_is_gone_is_named(waves: dict[str, Any]) -> None:
+    waves["data"]["source"]["init_args"]["colour"] = "red"
+    with pytest.raises(UserError, match=r"data\.source.*waves\.Waves.*'colour'"):
+        DiffusionData.of_run(waves)
+
+
+def test_a_configuration_of_another_form_is_refused() -> None:
+    with pytest.raises(UserError, match="'digits': a class_path"):
+        DiffusionData.of_run({"data": {"source": "digits"}})
+    with pytest.raises(UserError, match="does not say what data it was trained on"):
+        DiffusionData.of_run({})

@@ -90,14 +90,8 @@ def vectors(tmp_path: Path) -> Path:
 
 def test_vectors_train_too(vectors: Path, tiny_mlp: Path, tmp_path: Path, door) -> None:
     run = tmp_path / "run"
-    options = [
-        "--data.source",
-        "Arrays",
-        "--data.source.root",
-        vectors,
-        "--trainer.default_root_dir",
-        run,
-    ]
+    options = ["--data.source=Arrays", "--data.source.root", vectors]
+    options += ["--trainer.default_root_dir", run]
     done = door("fit", "--config", tiny_mlp, *options)
     assert done.code == 0
     assert energydiff.load(run).shape == (2,)
