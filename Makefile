@@ -11,10 +11,10 @@ demo: .venv/installed  ## train, sample, certify and compare on real digits
 	$(BIN)/python -m benchmarks.demo
 
 test: .venv/installed  ## the default test suite, on all cores
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 slow: .venv/installed  ## the tests that the default suite leaves out
-	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
+	$(BIN)/python -m pytest -m slow -n auto --dist loadgroup
 
 check: .venv/installed  ## lint, format and types
 	$(BIN)/ruff check .
