@@ -70,8 +70,8 @@ def class_name(cls: type) -> str:
     parts = cls.__module__.split(".")
     for length in range(1, len(parts) + 1):
         module = ".".join(parts[:length])
-        if module != "__main__" and _attribute(module, cls.__qualname__) is cls:
-            return f"{module}.{cls.__qualname__}"
+        if module != "__main__" and _attribute(module, cls.__name__) is cls:
+            return f"{module}.{cls.__name__}"
     raise UserError(
         f"{cls.__qualname__} of {cls.__module__} could not be found again by an import: write the"
         " class at the top of a module of its own."
@@ -231,7 +231,4 @@ def _attribute(module: str, name: str) -> Any:
             importlib.import_module(module)
         except ImportError:
             return None
-    value: Any = sys.modules.get(module)
-    for part in name.split("."):
-        value = getattr(value, part, None)
-    return value
+    return getattr(sys.modules.get(module), name, None)

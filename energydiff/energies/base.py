@@ -284,6 +284,7 @@ def _stored(value: Any, model: Denoiser, place: str) -> Any:
 
 
 def _built(value: Any, state: Mapping[str, Tensor], what: str) -> Any:
+    """A description inside an argument as the object that it describes."""
     if isinstance(value, list):
         return [_built(item, state, what) for item in value]
     if not (isinstance(value, Mapping) and "class" in value):

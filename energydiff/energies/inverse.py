@@ -52,7 +52,7 @@ class LinearInverse(Energy):
         # In the eigenbasis of A Aᵀ, Σ is diagonal.
         rows = operator.flatten(1)
         values, vectors = torch.linalg.eigh((rows @ rows.T).double())
-        self.register_buffer("operator", vectors.T.to(rows) @ rows)
+        self.register_buffer("operator", (vectors.T.to(rows) @ rows).view_as(operator))
         self.register_buffer("y", y @ vectors.to(y))
         self.register_buffer("gains", values.clamp(min=0).to(rows))
         self.train(prior.training)
@@ -62,6 +62,6 @@ class LinearInverse(Energy):
         denoised = x - per_sample(sigma, x).square() * grad
         spread = (sigma * self.sigma_data).square() / (sigma.square() + self.sigma_data**2)
         variance = self.sigma_y**2 + spread[:, None] * self.gains
-        misfit = self.y - denoised.flatten(1) @ self.operator.T
+        misfit = self.y - denoised.flatten(1) @ self.operator.flatten(1).T
         log_det = (variance / self.sigma_y**2).log()
         return energy + 0.5 * (misfit.square() / variance + log_det).sum(1)

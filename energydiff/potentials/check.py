@@ -8,7 +8,7 @@ training mode passes.)
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from energydiff.derivatives import differentiable
 from energydiff.errors import UserError
 from energydiff.potentials.backbone import Backbone, Network, ScalarNetwork
+from energydiff.potentials.wrapped import Wrapped
 
 # Relative errors. Differences of h = 1e-4 in float64 are good to 1e-8, to 1e-3 where a network
 # computes in float32 inside; a gradient that is another one is off by much more.
@@ -56,9 +57,12 @@ class _Check:
 
     def __init__(self, network: Network) -> None:
         torch.manual_seed(0)
-        self.name = type(getattr(network, "network", network)).__name__
+        named = network.network if isinstance(network, Wrapped) else network
+        self.name = type(named).__name__
         self.is_field = isinstance(network, Backbone)
         self.network = copy.deepcopy(network).cpu().double().eval().requires_grad_(False)
+        for module in self.network.modules():
+            module.register_forward_pre_hook(_widen)
         for parameter in self.network.parameters():
             fan_in = parameter[0].numel() if parameter.ndim > 1 else 16
             parameter.add_(0.3 * fan_in**-0.5 * torch.randn_like(parameter))
@@ -193,6 +197,13 @@ class _Check:
 
 
 NOTHING = "in no module that is known for it"
+
+
+def _widen(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """float64 for a module that is handed something computed in float32, as times often are."""
+    return tuple(
+        x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs
+    )
 
 
 def _graph(answer: Tensor) -> Iterator[object]:

@@ -281,3 +281,84 @@ def test_noise_must_be_positive_in_the_energy_itself(
     x, _, label = inputs(energy)
     with pytest.raises(UserError, match="sigma"):
         energy.free_energy(x, sigma, label)
+
+
+class Watched(Energy):
+    """½‖x‖²/σ² with its gradient written out; notes what it meets behind the gate."""
+
+    def __init__(self, trainable: bool = True) -> None:
+        super().__init__()
+        self.shape, self.checks = SHAPE, 0
+        self.scale = torch.nn.Parameter(torch.ones(()), requires_grad=trainable)
+
+    def check(self, x: Tensor, label: Tensor | None = None) -> None:
+        self.checks += 1
+        super().check(x, label)
+
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        return 0.5 * self.scale * x.square().flatten(1).sum(1) / sigma.square()
+
+    def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        self.met = {
+            "graph": torch.is_grad_enabled(),
+            "inference": torch.is_inference_mode_enabled() or x.is_inference(),
+            "autocast": torch.is_autocast_enabled("cpu"),
+            "sigma": tuple(sigma.shape),
+            "dtype": x.dtype,
+        }
+        return self.forward(x, sigma, label), self.scale * x / sigma.square().view(-1, 1, 1, 1)
+
+
+ASKED = {
+    "energy": lambda e, x: e(x, 2.0),
+    "value_and_grad": lambda e, x: e.value_and_grad(x, 2.0),
+    "value_and_grads": lambda e, x: e.value_and_grads(x, 2.0),
+    "denoise": lambda e, x: e.denoise(x, 2.0),
+    "free_energy": lambda e, x: e.free_energy(x, 2.0),
+    "free_energy_slope": lambda e, x: e.free_energy_slope(x, 2.0),
+    "hessian_vector_product": lambda e, x: e.hessian_vector_product(x, 2.0, x),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_arguments_are_checked_once(ask: Callable[[Energy, Tensor], object]) -> None:
+    energy = Watched()
+    ask(energy, torch.randn(3, *SHAPE))
+    assert energy.checks == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("trainable", [False, True], ids=["frozen", "trainable"])
+@pytest.mark.parametrize("through_x", [False, True], ids=["data", "leaf"])
+def test_behind_the_gate_gradients_are_enabled_where_a_graph_is_kept(
+    mode: str, training: bool, trainable: bool, through_x: bool
+) -> None:
+    """A subclass writes ∇E out and needs to know nothing else."""
+    energy = Watched(trainable).train(training)
+    with MODES[mode]():
+        x = torch.randn(3, *SHAPE).bfloat16().requires_grad_(through_x)
+        with bfloat16():
+            value, grad = energy.value_and_grad(x, 2.0)
+    kept = mode == "grad" and (through_x or (training and trainable))
+    assert energy.met == {
+        "graph": kept,
+        "inference": False,
+        "autocast": training,
+        "sigma": (3,),
+        "dtype": torch.bfloat16 if training else torch.float32,
+    }
+    assert (value.requires_grad, grad.requires_grad) == (kept, kept)
+
+
+@every_energy
+def test_the_slope_of_the_free_energy_is_its_derivative_in_sigma(
+    build: Callable[[], Energy],
+) -> None:
+    energy = build().double().eval()
+    x, sigma, label = inputs(energy)
+    x, sigma, h = x.double(), sigma.double(), 1e-5
+    later = energy.free_energy(x, sigma * (1 + h), label)
+    earlier = energy.free_energy(x, sigma * (1 - h), label)
+    difference = (later - earlier).detach() / (2 * h * sigma)
+    assert_close(energy.free_energy_slope(x, sigma, label), difference, rtol=1e-6, atol=1e-6)

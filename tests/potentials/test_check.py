@@ -63,6 +63,7 @@ SMOOTH = {
     "tanh": torch.tanh,
     "squared relu": lambda h: F.relu(h).square(),
     "dropout in training": nn.Sequential(nn.SiLU(), nn.Dropout(0.5)),
+    "float32 inside": lambda h: F.silu(h.float()),  # as the times of DiT are embedded
     "layer norm": nn.Sequential(nn.LayerNorm(16), nn.SiLU()),
 }
 BROKEN = {

@@ -27,6 +27,7 @@ def test_a_class_that_no_import_finds_cannot_be_exported(save, tmp_path: Path) -
 
     with pytest.raises(UserError, match=r"Foreign of .* could not be found again by an import"):
         save.export(tmp_path, Foreign())
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_memory_cannot_be_exported(save, tmp_path: Path) -> None:

@@ -9,7 +9,20 @@ import torch
 from torch import Tensor
 
 import energydiff
-from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
+from energydiff.energies import (
+    Denoiser,
+    EmpiricalData,
+    Energy,
+    GaussianMixture,
+    Guidance,
+    LinearInverse,
+    Mixture,
+    Negation,
+    NoiseRange,
+    Sum,
+    Temperature,
+)
+from energydiff.errors import UserError
 from energydiff.memory import (
     BinaryHopfield,
     ContinuousHopfield,
@@ -30,6 +43,28 @@ MEMORIES = {
     "hopfield": lambda: BinaryHopfield("pseudo-inverse"),
     "continuous-hopfield": lambda: ContinuousHopfield(2.0, "pseudo-inverse"),
 }
+
+
+class Weighed(Energy):
+    """What a user may write: tensors, numbers and models in the constructor, each kept."""
+
+    centre: Tensor
+
+    def __init__(self, centre: Tensor, inner: Energy, scale: float = 1.0) -> None:
+        super().__init__()
+        self.shape, self.scale, self.inner = tuple(centre.shape), scale, inner
+        self.register_buffer("centre", centre)
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        near = (x - self.centre).square().flatten(1).sum(1)
+        return self.weight * self.scale * near + self.inner(x, sigma)
+
+
+def points() -> Energy:
+    return EmpiricalData(torch.randn(5, *SHAPE))
+
+
 EVERY: dict[str, Callable[[Callable[..., Denoiser]], Denoiser]] = {
     f"{b}-{p}": lambda network, b=b, p=p: network(b, p)
     for b in ("mlp", "unet", "transformer")
@@ -41,7 +76,17 @@ EVERY: dict[str, Callable[[Callable[..., Denoiser]], Denoiser]] = {
     "mixture": lambda _: GaussianMixture(
         torch.randn(3, *SHAPE), 0.2, torch.tensor([1.0, 2.0, 5.0])
     ),
-    "points": lambda _: EmpiricalData(torch.randn(5, *SHAPE)),
+    "points": lambda _: points(),
+    "own": lambda _: Weighed(torch.randn(SHAPE), points(), scale=0.3),
+    "sum": lambda network: Sum([network(), points()], torch.tensor([0.7, 0.2])),
+    "mixture of sums": lambda network: Mixture([Sum([network()]), points()], [1.0, 2.0]),
+    "negation": lambda _: Sum([GaussianMixture(torch.zeros(1, *SHAPE), 1.0), Negation(points())]),
+    "temperature": lambda network: Temperature(network("unet", "sum"), 0.7),
+    "guidance": lambda network: Guidance(network(), 1.5),
+    "memory inside": lambda _: Temperature(LogSumExpMemory(0.3).store(torch.randn(3, *SHAPE)), 2.0),
+    "inverse": lambda network: LinearInverse(
+        network("unet"), torch.randn(2, *SHAPE), torch.randn(2), sigma_y=0.1, sigma_data=0.5
+    ),
 }
 EVERY |= {
     name: lambda _, m=m: m().store(torch.randn(3, *SHAPE).sign()) for name, m in MEMORIES.items()
@@ -68,6 +113,29 @@ def test_an_export_gives_the_same_answers(model, save, tmp_path: Path) -> None:
     assert type(again) is type(model)
     for one, other in zip(answers(model), answers(again), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_closed_form_needs_no_noise_range(save, tmp_path: Path) -> None:
+    energydiff.save_model(SavedModel(points(), save.saved(points()).normalization), tmp_path)
+    assert energydiff.load(tmp_path).noise is None
+
+
+def test_an_energy_may_be_a_member_twice(save, tmp_path: Path) -> None:
+    one = points()
+    both = Sum([one, one]).eval()
+    again = energydiff.load(save.export(tmp_path, both))
+    for mine, theirs in zip(answers(both), answers(again), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_composition_is_made_for_the_noise_that_its_members_share(save) -> None:
+    a, b = save.network(), save.network()
+    a.noise, b.noise = NoiseRange(0.02, 10.0), NoiseRange(0.1, 20.0)
+    assert Sum([a, b, points()]).noise == NoiseRange(0.1, 10.0)
+    assert Guidance(a, 1.0).noise == a.noise and Sum([points()]).noise is None
+    b.noise = NoiseRange(10.0, 20.0)
+    with pytest.raises(UserError, match="made for no common noise"):
+        Sum([a, b])
 
 
 @every_model
