@@ -1,13 +1,14 @@
 """Every paper that the code or a guide cites is in docs/references.md, and every entry is cited."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/references.md"
-_NAME = r"[A-ZÉ][\w'’\-]+(?: Van [A-Z]\w+)?"
+_NAME = r"[A-ZÀ-ÖØ-ÞĀ-Ž][\w'’\-]+(?: Van [A-Z]\w+)?"
 _YEAR = r"(?:18|19|20)\d\d[a-z]?\b"
 CITATION = re.compile(
     rf"({_NAME}(?: et al\.|(?:, {_NAME})*,? (?:&|and) (?:Van )?{_NAME})?),?"
@@ -16,10 +17,14 @@ CITATION = re.compile(
 NO_AUTHOR = ("Copyright", "January", "May")
 
 
+def flat(text: str) -> str:
+    """On one line, so that a citation may run over several, in comments too."""
+    return re.sub(r"\s+(?:# )?", " ", text)
+
+
 def citations(text: str) -> set[str]:
-    """Keys of all papers cited in a text, whatever lines they run over."""
-    flat = re.sub(r"\s+", " ", text)
-    found = CITATION.findall(flat)
+    """Keys of all papers cited in a text."""
+    found = CITATION.findall(flat(text))
     return {
         f"{authors} {year}"
         for authors, years in found
@@ -47,6 +52,8 @@ def files() -> list[Path]:
     [
         ("as in Karras et al. 2022, eq. 5", {"Karras et al. 2022"}),
         ("(Karras et\n    al. 2022)", {"Karras et al. 2022"}),
+        ("# Okabe &\n# Ito 2008", {"Okabe & Ito 2008"}),
+        ("(Łoś & Émery 1999)", {"Łoś & Émery 1999"}),
         ("Ho & Salimans (2022)", {"Ho & Salimans 2022"}),
         ("Source: Hopfield 1982, 1984; Song et al. 2021b", {
             "Hopfield 1982", "Hopfield 1984", "Song et al. 2021b",
@@ -75,3 +82,18 @@ def test_every_entry_says_where_it_is() -> None:
     """By arXiv number or DOI; what has neither says what it is."""
     place = r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d{4,}/\S+|(book|workshop|conference|page): .+"
     assert [key for key, where in entries().items() if not re.fullmatch(place, where)] == []
+
+
+def test_numbers_in_the_prose_are_those_of_the_page() -> None:
+    numbered = re.compile(rf"{CITATION.pattern},? \(?(arXiv:\d{{4}}\.\d{{4,5}})")
+    found = [hit for file in files() for hit in numbered.findall(flat(file.read_text()))]
+    where = entries()
+    assert found
+    assert [hit for hit in found if where[f"{hit[0]} {hit[1]}"] != hit[2]] == []
+
+
+def test_entries_are_sorted_and_a_letter_is_never_alone() -> None:
+    keys = list(entries())
+    assert keys == sorted(keys)
+    papers = Counter(key.rstrip("abcdefgh") for key in keys)
+    assert [key for key in keys if key[-1].isalpha() != (papers[key.rstrip("abcdefgh")] > 1)] == []

@@ -18,7 +18,7 @@ class GaussianMixture(Energy):
             0 is allowed and makes the component a point.
         weights: w_k > 0, (K,), normalised here; equal if not given.
 
-    Source: theory of denoising, e.g. Karras et al. 2022, eq. 3 (convolved density).
+    Source: theory of denoising, e.g. Karras et al. 2022, §2 (convolved density).
     """
 
     exact = True

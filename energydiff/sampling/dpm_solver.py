@@ -1,4 +1,4 @@
-"""DPM-Solver++(2M) on the probability-flow ODE (Lu et al. 2022b, algorithm 2)."""
+"""DPM-Solver++(2M) on the probability-flow ODE (Lu et al. 2022, algorithm 2)."""
 
 import math
 
