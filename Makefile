@@ -10,11 +10,12 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/cache/inductor
 demo: .venv/installed  ## train, sample, certify and compare on real digits
 	$(BIN)/python -m benchmarks.demo
 
+# By file: fixtures are made once, and documented commands find what earlier ones left behind.
 test: .venv/installed  ## the default test suite, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: .venv/installed  ## the tests that the default suite leaves out
-	$(BIN)/python -m pytest -m slow -n auto --dist loadgroup
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
 check: .venv/installed  ## lint, format and types
 	$(BIN)/ruff check .

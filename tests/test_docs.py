@@ -13,9 +13,6 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-# Some commands use what earlier ones left behind: all run in one process, in their order.
-pytestmark = pytest.mark.xdist_group("docs")
-
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Training commands are checked as commands, not for their result.

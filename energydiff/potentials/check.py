@@ -7,21 +7,22 @@ training mode passes.)
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.overrides import TorchFunctionMode
 
 from energydiff.derivatives import differentiable
 from energydiff.errors import UserError
 from energydiff.potentials.backbone import Backbone, Network, ScalarNetwork
 from energydiff.potentials.wrapped import Wrapped
 
-# Relative errors. Differences of h = 1e-4 in float64 are good to 1e-8, to 1e-3 where a network
-# computes in float32 inside; a gradient that is another one is off by much more.
+# Relative errors. Differences of h = 1e-4 in float64 are good to 1e-8; a gradient that is another
+# one is off by much more.
 STEP, TOLERANCE = 1e-4, 1e-2
 # A jump of ∇φ stays when the interval it lies in shrinks to 8⁻¹² of its length.
 ZOOMS, PARTS, JUMP = 12, 8, 1e-6
@@ -34,7 +35,7 @@ KINKED = (
 KINKED_NODES = (
     *("Relu", "LeakyRelu", "PreluKernel", "Threshold", "Hardtanh", "Hardswish", "Hardsigmoid"),
     *("Abs", "Norm", "Max", "Min", "Maximum", "Minimum", "Amax", "Amin", "Clamp", "MaxPool"),
-    *("Where", "Softshrink", "Hardshrink", "Sort", "Topk", "Elu"),
+    *("Where", "Softshrink", "Hardshrink", "Sort", "Topk", "Elu", "Round", "Floor", "Ceil", "Sign"),
 )
 
 
@@ -48,21 +49,36 @@ def require_smooth(network: Network) -> None:
     if not isinstance(network, Backbone | ScalarNetwork):
         return
     cpu = torch.device("cpu")
-    with torch.random.fork_rng(devices=[]), differentiable(cpu, autocast=False):
+    with torch.random.fork_rng(devices=[]), differentiable(cpu, autocast=False), _Double():
         _Check(network).run()
+
+
+class _Double(TorchFunctionMode):
+    """Casts to float32 and tensors made in it are in float64: embeddings of time often are."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.float:
+            func = Tensor.double
+        args = [torch.float64 if a is torch.float32 else a for a in args]
+        named = {k: torch.float64 if a is torch.float32 else a for k, a in (kwargs or {}).items()}
+        return func(*args, **named)
 
 
 class _Check:
     """The properties in turn, each relying on those before it."""
 
     def __init__(self, network: Network) -> None:
-        torch.manual_seed(0)
+        _seed()
         named = network.network if isinstance(network, Wrapped) else network
         self.name = type(named).__name__
         self.is_field = isinstance(network, Backbone)
         self.network = copy.deepcopy(network).cpu().double().eval().requires_grad_(False)
-        for module in self.network.modules():
-            module.register_forward_pre_hook(_widen)
         for parameter in self.network.parameters():
             fan_in = parameter[0].numel() if parameter.ndim > 1 else 16
             parameter.add_(0.3 * fan_in**-0.5 * torch.randn_like(parameter))
@@ -116,8 +132,10 @@ class _Check:
         """In training mode, a sample's answer does not depend on the others in the batch."""
         answers = []
         self.network.train()
+        state = copy.deepcopy(self.network.state_dict())
         for others in (self.u[1:], self.v[1:]):
-            torch.manual_seed(0)  # the same dropout in both
+            _seed()  # the same dropout in both, and the same running averages
+            self.network.load_state_dict(state)
             answers.append(self.phi(torch.cat([self.u[:1], others]))[0])
         self.network.eval()
         if _differ(*answers) > 1e-6:
@@ -135,7 +153,7 @@ class _Check:
         if _differ(mine, slope) > TOLERANCE:
             self.refuse(
                 "its gradient is not that of its value: something on the way from u is cut off"
-                " (detach, no_grad, .data), has steps (round, argmax) or is written out wrongly"
+                " (detach, no_grad, .data) or is written out wrongly"
                 if self.is_field
                 else "its value_and_grad is not the gradient of its forward"
             )
@@ -199,11 +217,9 @@ class _Check:
 NOTHING = "in no module that is known for it"
 
 
-def _widen(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """float64 for a module that is handed something computed in float32, as times often are."""
-    return tuple(
-        x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs
-    )
+def _seed() -> None:
+    """On the CPU alone: ``torch.manual_seed`` would move the accelerators' states too."""
+    torch.default_generator.manual_seed(0)
 
 
 def _graph(answer: Tensor) -> Iterator[object]:

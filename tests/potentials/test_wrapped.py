@@ -32,8 +32,14 @@ class Plain(nn.Module):
         if self.labels is not None:
             h = h + self.labels(label)
         field = self.last(torch.nn.functional.silu(h)).view_as(x)
-        answers = {"tensor": field, "tuple": (field, 1), "object": SimpleNamespace(sample=field)}
-        return answers.get(self.answer, field.flatten(1))
+        answers = {
+            "tensor": field,
+            "tuple": (field, 1),
+            "object": SimpleNamespace(sample=field),
+            "flat": field.flatten(1),
+            "list": [field],
+        }
+        return answers[self.answer]
 
 
 def trained(network: Wrapped, label: Tensor | None = None) -> float:
@@ -49,7 +55,7 @@ def trained(network: Wrapped, label: Tensor | None = None) -> float:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return losses[0] - losses[-1]
 
 
@@ -61,6 +67,8 @@ def test_a_plain_module_trains_as_an_energy(answer: str) -> None:
 def test_an_answer_of_another_shape_is_a_sentence() -> None:
     with pytest.raises(UserError, match=r"Plain answered \(16, 16\) to samples \(16, 1, 4, 4\)"):
         trained(Wrapped(SHAPE, Plain, {"answer": "flat"}))
+    with pytest.raises(UserError, match=r"Plain answered list to samples \(16, 1, 4, 4\)"):
+        trained(Wrapped(SHAPE, Plain, {"answer": "list"}))
 
 
 def test_labels_are_passed_and_an_unknown_one_is_the_last() -> None:
@@ -70,6 +78,31 @@ def test_labels_are_passed_and_an_unknown_one_is_the_last() -> None:
     unknown = network(u, c, torch.tensor([-1, -1]))
     assert torch.equal(network(u, c), unknown)
     assert not torch.equal(network(u, c, torch.tensor([0, 1])), unknown)
+
+
+def test_the_module_is_called_in_its_own_time_and_labels(monkeypatch) -> None:
+    network = Wrapped(SHAPE, Plain, {"classes": 4}, time_scale=250, num_classes=3)
+    u, c = torch.randn(3, *SHAPE), torch.tensor([-1.0, 0.0, 0.5])
+    called = []
+
+    def record(*inputs: Tensor) -> Tensor:
+        called.append(inputs)
+        return u
+
+    monkeypatch.setattr(network.network, "forward", record)
+    network(u, c, torch.tensor([2, -1, 0]))
+    network(u, c)
+    assert [inputs[1].tolist() for inputs in called] == [[-250, 0, 125]] * 2
+    assert [inputs[2].tolist() for inputs in called] == [[2, 3, 0], [3, 3, 3]]
+
+
+def test_a_fault_goes_by_the_name_of_the_module() -> None:
+    class Kinked(Plain):
+        def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> object:
+            return super().forward(x.relu(), t)
+
+    with pytest.raises(UserError, match=r"^Kinked makes no energy: .* jumps"):
+        require_smooth(Wrapped(SHAPE, Kinked))
 
 
 def test_the_score_is_the_gradient_of_the_energy_in_float64() -> None:
@@ -107,10 +140,12 @@ def test_an_export_names_the_module_and_loads_it_again(tmp_path, monkeypatch) ->
     monkeypatch.delitem(sys.modules, "brought")
     with pytest.raises(UserError, match=r"brought has not been imported.*--import brought"):
         energydiff.load(tmp_path / "model")
+    with pytest.raises(UserError, match=r"network of Wrapped is brought.Brought.*--import brought"):
+        Wrapped(SHAPE, "brought.Brought")
     assert "brought" not in sys.modules
 
 
-def test_a_unet_of_diffusers_is_smooth_and_trains() -> None:
+def test_a_unet_of_diffusers_is_smooth_trains_and_comes_back(tmp_path) -> None:
     diffusers = pytest.importorskip("diffusers")
     arguments = {
         "sample_size": 8,
@@ -126,3 +161,7 @@ def test_a_unet_of_diffusers_is_smooth_and_trains() -> None:
     network = Wrapped((1, 8, 8), diffusers.UNet2DModel, arguments, time_scale=250)
     require_smooth(network)
     assert trained(network) > 0
+    model = build_denoiser(network, 0.8).eval()
+    energydiff.save_model(SavedModel(model, Normalization(0, 16)), tmp_path)
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(energydiff.load(tmp_path)(x, 0.7), model(x, 0.7))
