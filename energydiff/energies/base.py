@@ -213,7 +213,7 @@ class Energy(Denoiser):
     def free_energy_slope(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """∂V/∂σ = (2V + σ²(∂E/∂log σ − n d))/σ at fixed x, (B,), units of x; ≥ 0 if ``exact``."""
         energy, _, slope = self.value_and_grads(x, sigma, label)
-        sigma = torch.as_tensor(sigma, dtype=energy.dtype, device=energy.device)
+        sigma = torch.as_tensor(ordinary(sigma), dtype=energy.dtype, device=energy.device)
         free_energy = self.energy_to_free_energy(energy, sigma)
         return 2 * free_energy / sigma + sigma * (slope - self.densities * self.dim)
 

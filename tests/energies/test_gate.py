@@ -22,13 +22,15 @@ METHODS: dict[str, Answer] = {
     "score": lambda e, x, sigma, label: (e.score(x, sigma, label),),
     "denoise": lambda e, x, sigma, label: (e.denoise(x, sigma, label),),
     "noise_derivative": lambda e, x, sigma, label: (e.noise_derivative(x, sigma, label),),
+    "value_and_grads": lambda e, x, sigma, label: e.value_and_grads(x, sigma, label),
+    "free_energy_slope": lambda e, x, sigma, label: (e.free_energy_slope(x, sigma, label),),
     "hessian_vector_product": lambda e, x, sigma, label: (
         e.hessian_vector_product(x, sigma, x + 1, label),
     ),
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 graph_methods = pytest.mark.parametrize(
-    "method", [METHODS[m] for m in ("value_and_grad", "score", "denoise", "noise_derivative")]
+    "method", [METHODS[m] for m in METHODS if m != "hessian_vector_product"]
 )
 
 
@@ -180,6 +182,51 @@ def test_the_noise_derivative_is_a_slope_in_log_sigma(build: Callable[[], Energy
     later, earlier = energy(x, sigma * (1 + h), label), energy(x, sigma * (1 - h), label)
     slope = (later - earlier).detach() / (2 * h)
     assert_close(energy.noise_derivative(x, sigma, label), slope, rtol=1e-6, atol=1e-6)
+
+
+@every_energy
+def test_one_pass_gives_what_two_give(build: Callable[[], Energy]) -> None:
+    energy = build().double().eval()
+    x, sigma, label = inputs(energy)
+    x, sigma = x.double(), sigma.double()
+    expected = *energy.value_and_grad(x, sigma, label), energy.noise_derivative(x, sigma, label)
+    assert_close(energy.value_and_grads(x, sigma, label), expected)
+
+
+@every_energy
+def test_the_free_energys_slope_is_its_slope_in_sigma(build: Callable[[], Energy]) -> None:
+    energy = build().double().eval()
+    x, sigma, label = inputs(energy)
+    x, sigma, h = x.double(), sigma.double(), 1e-5
+    later, earlier = (energy.free_energy(x, sigma + s, label).detach() for s in (h, -h))
+    slope = energy.free_energy_slope(x, sigma, label)
+    assert_close(slope, (later - earlier) / (2 * h), rtol=1e-6, atol=1e-6)
+    if energy.exact:
+        assert bool((slope >= 0).all())
+
+
+def test_a_gradient_written_out_is_taken_behind_the_gate() -> None:
+    """It gets σ per sample, no x with a graph of its own, and the caller's wish for a graph."""
+    seen: list[tuple[torch.Size, bool, bool, bool]] = []
+
+    class Bowl(Energy):
+        shape = SHAPE
+
+        def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+            raise AssertionError("its gradient knows the value too")
+
+        def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+            grad = torch.is_grad_enabled()
+            seen.append((sigma.shape, x.requires_grad, grad, torch.is_inference_mode_enabled()))
+            return x.square().flatten(1).sum(1) / 2, x
+
+    energy, x = Bowl().eval(), torch.randn(3, *SHAPE)
+    assert_close(energy.denoise(x, 0.5), 0.75 * x)
+    with torch.inference_mode():
+        energy.score(x, 2)
+    energy.value_and_grad(x.clone().requires_grad_(), 1.0)
+    alone = torch.Size([3]), False, False, False
+    assert seen == [alone, alone, (torch.Size([3]), True, True, False)]
 
 
 @every_energy
