@@ -1,6 +1,7 @@
 """Sample a model: ``energydiff sample runs/digits/energy_unet --num_samples 64 --out out/``."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ from energydiff.sampling import (
 from energydiff.saving import SavedModel
 
 Grid = Literal["karras", "geometric", "linear"]
+FAR = 3.0  # times the data's range beyond which samples are warned of
+SHOWN_CLASSES = 20  # in a message
 GRIDS = {"karras": karras_sigmas, "geometric": geometric_sigmas, "linear": linear_sigmas}
 
 
@@ -49,7 +52,7 @@ def sample(
     sigmas: str | None = None,
     step_size: float | None = None,
     seed: int = 0,
-    label: int | None = None,
+    label: str | None = None,
     guidance: float | None = None,
     batch_size: int = 64,
     devices: int = 1,
@@ -76,7 +79,7 @@ def sample(
         step_size: Short for --sampler_options.step_size; 0.02 by default for a descent, which
             Armijo's rule may shorten.
         seed: Of the whole set.
-        label: Class index for a model with labels.
+        label: Class for a model with labels: its name, or its index where classes have no names.
         guidance: Weight w of classifier-free guidance, (1+w) E(x, label) − w E(x); needs a label.
         batch_size: Samples at a time on each device.
         devices: How many devices share the work.
@@ -86,6 +89,7 @@ def sample(
         require_descent: Refuse what cannot be certified before sampling it.
     """
     saved = _opened(model, label, guidance)
+    index = None if label is None else class_index(saved, label)
     levels = Levels(grid, rho, sigma_min, sigma_max, sigmas, steps)
     options = ({} if step_size is None else {"step_size": step_size}) | (sampler_options or {})
     name = sampler or ("armijo" if isinstance(saved.denoiser, BlindEnergy) else "heun")
@@ -93,7 +97,7 @@ def sample(
     if require_descent:
         _require_certifiable(saved.denoiser, method, trace)
     require_room(out, num_samples, record=trace and saved.denoiser.energy is not None)
-    how = Drawing(seed, label, batch_size, devices, accelerator)
+    how = Drawing(seed, index, batch_size, devices, accelerator)
     start = time.perf_counter()
     result = draw_samples(saved.denoiser, method, range(num_samples), how, trace=trace)
     if not is_first_rank():
@@ -105,10 +109,12 @@ def sample(
         "sampler_options": options,
         "seed": seed,
         "label": label,
+        "class_index": index,
         "guidance": guidance,
     }
     certificate = write_sampling(result, saved, out, settings | _described(method, levels))
-    Console().print(_table(result, certificate, seconds, out))
+    Console().print(_table(result, certificate, seconds, out, label))
+    warn_of_range(result.samples)
     return certificate
 
 
@@ -159,7 +165,7 @@ class Levels:
             ) from None
 
 
-def _opened(path: Path, label: int | None, guidance: float | None) -> SavedModel:
+def _opened(path: Path, label: str | None, guidance: float | None) -> SavedModel:
     """The model at ``path``, guided if so asked."""
     saved = energydiff.open_model(path)
     if guidance is None:
@@ -214,10 +220,54 @@ def _described(method: Sampler, levels: Levels) -> dict[str, Any]:
     return settings
 
 
+def class_index(saved: SavedModel, label: str) -> int:
+    """The index of a class: by its name, or as it stands where classes have none.
+
+    Raises:
+        UserError: there is no such class. An index beyond them the drawing refuses.
+    """
+    if label in saved.classes:
+        return saved.classes.index(label)
+    if saved.classes:
+        told = ", ".join(saved.classes[:SHOWN_CLASSES])
+        more = len(saved.classes) - SHOWN_CLASSES
+        others = f" and {more:,} more" if more > 0 else ""
+        raise UserError(f"--label {label} is no class of this model: choose {told}{others}.")
+    try:
+        return int(label)
+    except ValueError:
+        raise UserError(
+            f"--label {label}: the classes of this model have no names, give an index from 0 to"
+            f" {saved.denoiser.num_classes - 1}."
+            if saved.denoiser.num_classes
+            else f"--label {label}: this model has no classes, leave --label out."
+        ) from None
+
+
+def warn_of_range(samples: Tensor) -> None:
+    """A warning that names the samples far outside the data's range, which is −1 to 1."""
+    if not samples.numel():
+        return
+    reach = samples.abs().flatten(1).amax(1)
+    if far := int((~(reach <= FAR)).sum()):
+        warnings.warn(
+            f"{far} of the {len(samples)} samples leave the data's range, -1 to 1 in model"
+            f" coordinates, by a factor of up to {float(reach.max()):.3g}: they are not like data,"
+            " whatever the certificate says; take more steps.",
+            stacklevel=3,
+        )
+
+
 def _table(
-    result: SampleResult, certificate: Certificate | None, seconds: float, out: Path
+    result: SampleResult,
+    certificate: Certificate | None,
+    seconds: float,
+    out: Path,
+    label: str | None,
 ) -> Table:
     table = Table(show_header=False, title=f"{len(result.samples)} samples in {out}")
+    if label is not None:
+        table.add_row("class", label)
     table.add_row("function evaluations per sample", str(result.nfe))
     table.add_row("energy evaluations for the record", str(result.energy_evaluations))
     table.add_row("seconds", f"{seconds:.1f}")

@@ -45,6 +45,23 @@ def test_the_class_is_the_first_folder(make_images: Callable[..., Path]) -> None
             assert name.split("/")[0] == part.classes[label]
 
 
+def test_folders_that_are_numbers_are_in_their_order(make_images: Callable[..., Path]) -> None:
+    names = [f"{kind}/{i}.png" for kind in (0, 1, 2, 10, 11) for i in range(6)]
+    for part in Folder(make_images(names), labels=True).open():
+        assert part.classes == ("0", "1", "2", "10", "11")
+        for name, (_, label) in zip(part.names, part, strict=True):
+            assert name.split("/")[0] == part.classes[label]
+
+
+def test_a_shuffle_goes_by_seed_and_name(make_images: Callable[..., Path]) -> None:
+    before = Folder(make_images(NAMES)).whole()
+    order = list(before.shuffled(0).names)
+    assert sorted(order) == sorted(NAMES) != order
+    assert order == before.shuffled(0).names != before.shuffled(1).names
+    more = Folder(make_images(["bird/0.png"])).whole().shuffled(0).names
+    assert [name for name in more if name != "bird/0.png"] == order
+
+
 def test_an_image_without_a_class_is_named(make_images: Callable[..., Path]) -> None:
     root = make_images([*NAMES, "stray.png"])
     with pytest.raises(UserError, match=r"stray\.png lies in no class folder"):

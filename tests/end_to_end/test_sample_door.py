@@ -8,13 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from energydiff.data import Digits
-from energydiff.denoisers import EnergyDenoiser
-from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture
+import energydiff
+from energydiff.data import Digits, Normalization
+from energydiff.denoisers import EnergyDenoiser, build_denoiser
+from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture, NoiseRange
 from energydiff.errors import UserError
+from energydiff.potentials import MLP
 from energydiff.registry import import_modules
 from energydiff.report import load_trace
 from energydiff.sampling import Trace, certify, karras_sigmas
+from energydiff.saving import SavedModel
 
 LAZY = """
 from energydiff.sampling import Sampler
@@ -227,6 +230,44 @@ def test_a_label_is_passed_on(export, door, tmp_path: Path) -> None:
     assert not np.allclose(drawn[0], drawn[1])
 
 
+def test_a_class_goes_by_its_name(door, tmp_path: Path) -> None:
+    """An index stands for a class only where there are no names."""
+    model = build_denoiser(MLP((1, 4, 4), width=16, depth=1, num_classes=3), 0.6, "inner_product")
+    model.noise = NoiseRange(0.02, 10.0)
+    named, nameless = tmp_path / "named", tmp_path / "nameless"
+    energydiff.save_model(SavedModel(model, Normalization(0, 16), ("1", "10", "2")), named)
+    energydiff.save_model(SavedModel(model, Normalization(0, 16)), nameless)
+    drawn = {}
+    for kind, path in (("name", named), ("index", nameless)):
+        out = tmp_path / kind
+        options = ["--num_samples", 2, "--steps", 2, "--label", 2, "--out", out]
+        done = door("sample", path, *options, "--accelerator", "cpu")
+        assert done.code == 0, done.err
+        drawn[kind] = arrays(out / "samples.npz")["samples"]
+        settings = read_json(out / "certificate.json")["settings"]
+        assert (settings["label"], settings["class_index"]) == ("2", 2)
+        assert "class" in done.out
+    np.testing.assert_array_equal(drawn["name"], drawn["index"])  # "2" is at 2 as it was stored
+    out = tmp_path / "one"
+    options = ["--num_samples", 2, "--steps", 2, "--label", 1, "--out", out]
+    assert door("sample", named, *options, "--accelerator", "cpu").code == 0
+    assert read_json(out / "certificate.json")["settings"]["class_index"] == 0
+    wrong = ["--label", "cat", "--out", tmp_path / "none"]
+    assert "choose 1, 10, 2" in door("sample", named, *wrong).sentence
+    assert "index from 0 to 2" in door("sample", nameless, *wrong).sentence
+    assert "choose 1, 10, 2" in door("sample", named, "--label", 0).sentence
+    beyond = door("sample", nameless, "--label", 3, "--out", tmp_path / "none")
+    assert "label is 3, but this model has 3 classes" in beyond.sentence
+
+
+def test_samples_far_outside_the_data_are_told_of(export, door, out: Path) -> None:
+    mixture = GaussianMixture(torch.full((1, 1, 4, 4), 30.0), 0.5)
+    done = door("sample", export(mixture), "--num_samples", 3, "--steps", 2, "--out", out)
+    assert done.code == 0, done.err
+    told = " ".join((done.out + done.err).split())
+    assert "3 of the 3 samples leave the data's range" in told and "more steps" in told
+
+
 def test_guidance_is_applied_recorded_and_certified(export, door, tmp_path: Path) -> None:
     """w = 0 is the conditional model; a larger w samples another energy, watched like any other."""
     drawn = {}
@@ -310,8 +351,8 @@ def test_rho_shapes_the_karras_grid(export, door, tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "label": (["--label", 2], "label is 2, but this model has 2 classes"),
-    "negative label": (["--label", -1], "label is -1"),
+    "label": (["--label", 2], "--label 2 is no class of this model: choose 0, 1"),
+    "negative label": (["--label=-1"], "--label -1 is no class"),
     "no label": (["--guidance", 1], "--guidance needs a --label"),
     "no steps": (["--steps", 0], "steps must be at least 1"),
     "sigma": (["--sigma_min", 5, "--sigma_max", 1], "sigma_min = 5.0 and sigma_max = 1.0"),
