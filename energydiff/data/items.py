@@ -22,11 +22,12 @@ from PIL import Image
 from torch import Tensor
 
 from energydiff.data.arrays import channels_first
-from energydiff.data.decode import UnreadableImage, decode_image, image_pixels
+from energydiff.data.decode import decode_image, image_pixels
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Rows, Source, Splits, index_classes, index_names
 from energydiff.data.spec import DataSpec
 from energydiff.data.split import HELD_OUT, split_rows
+from energydiff.data.values import UnreadableImage
 from energydiff.errors import UserError
 from energydiff.progress import with_progress
 
