@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energydiff.data.decode import decode_image
+from energydiff.data import TorchDataset
+from energydiff.data.decode import decode_image, image_pixels
 from energydiff.data.values import UnreadableImage
 
 GREY, COLOUR, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 4, 6  # PNG's colour types
@@ -60,9 +61,15 @@ def packed(values: list[int], bits: int) -> bytes:
 
 
 def decoded(tmp_path: Path, content: bytes, channels: int = 1) -> Any:
-    """The one row: its pixels, or its pixels' colours."""
-    (tmp_path / "image").write_bytes(content)
-    row = decode_image(tmp_path / "image", channels, None)[:, 0]
+    """The one row: its pixels, or its pixels' colours; a file, bytes and an image opened alike."""
+    path = tmp_path / "image"
+    path.write_bytes(content)
+    pixels = decode_image(path, channels, None)
+    assert np.array_equal(decode_image(io.BytesIO(content), channels, None), pixels)
+    for file in (path, io.BytesIO(content)):
+        with Image.open(file) as opened:
+            assert np.array_equal(image_pixels(opened, channels, None), pixels)
+    row = pixels[:, 0]
     return row[0].tolist() if channels == 1 else row.T.tolist()
 
 
@@ -226,3 +233,54 @@ def test_cmyk_jpeg_is_read_only_if_adobe_says_that_it_is_inverted(tmp_path: Path
     start = content.index(b"\xff\xee")
     end = start + 2 + int.from_bytes(content[start + 2 : start + 4])
     assert "Adobe" in refusal(tmp_path, content[:start] + content[end:])
+
+
+DEEP = png(GREY, 16, deep_row(0, 512, 1023), 3, sBIT=b"\x0a")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "path", "opened", "opened bytes"])
+def test_items_of_data_sets_are_read_like_files(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(DEEP)
+    make: Any = {
+        "bytes": lambda: {"image": {"bytes": DEEP, "path": None}},
+        "path": lambda: {"image": {"bytes": None, "path": str(path)}},
+        "opened": lambda: Image.open(path),
+        "opened bytes": lambda: Image.open(io.BytesIO(DEEP)),
+    }[kind]
+    train, _ = TorchDataset([make() for _ in range(20)], check=False).open()
+    assert train[3][0].tolist() == [[[0, 128, 255]]]
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_16_bits_in_memory_are_scaled(mode: str) -> None:
+    dtype = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode]
+    values = np.array([[0, 0x1234, 0x8000, 0xFFFF]], dtype)
+    image = Image.frombytes(mode, (4, 1), values.tobytes())
+    assert image_pixels(image, None, None).tolist() == [[[0, 18, 128, 255]]]
+    image.info["transparency"] = 0x1234
+    assert image_pixels(image, 1, None, (7, 7, 7)).tolist() == [[[0, 7, 128, 255]]]
+
+
+def test_an_image_that_was_loaded_is_taken_as_it_is_in_memory() -> None:
+    """Its file is closed, and what is in memory may have been changed."""
+    with Image.open(io.BytesIO(DEEP)) as opened:
+        opened.putpixel((0, 0), 0xFFFF)
+        assert image_pixels(opened, None, None).tolist() == [[[255, 2, 4]]]
+
+
+def test_grey_stays_grey_unless_channels_are_asked_for() -> None:
+    grey = png(GREY_ALPHA, 16, deep_row(0x4000, 0xFFFF), 1)
+    assert decode_image(io.BytesIO(grey), None, None).tolist() == [[[64]]]
+    colour = png(COLOUR, 16, deep_row(0, 0x8000, 0xFFFF), 1)
+    assert decode_image(io.BytesIO(colour), None, None).shape == (3, 1, 1)
+    content = tiff("II", bytes([64, 128]), 1, False, t258=(8, 8), t277=(2,), t338=(1,))
+    assert decode_image(io.BytesIO(content), None, None).tolist() == [[[191]]]
+
+
+def test_the_image_handed_in_is_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    path.write_bytes(tiff("II", bytes([0, 9]), 2, False))
+    with Image.open(path) as opened:
+        assert image_pixels(opened, None, None).tolist() == [[[0, 9]]]
+        assert (opened.filename, opened.size, opened.mode) == (str(path), (2, 1), "L")
