@@ -64,12 +64,14 @@ def check_images(
     workers: int | None,
     cache_dir: Path | None,
     background: Colour = WHITE,
+    refuse_faint: bool = True,
 ) -> Checked:
     """Decodes every file that is new or changed since the last check of this root.
 
     names: paths relative to ``root``. workers: threads, one per processor by default. background:
     as in ``decode_image``. Never raises for a broken file; an unwritable cache is a warning, and
-    so are faint images among others. Raises UserError where all images together are faint.
+    so are faint images among others. Raises UserError where all images together are faint, or
+    warns of that too without ``refuse_faint``.
     """
     of = os.fsencode(root.resolve()) + bytes(background)  # which the levels depend on
     root_hash = blake2b(of, digest_size=16).hexdigest()
@@ -98,7 +100,7 @@ def check_images(
         known = {name: known[name] for name in names if name in known}
         if known != remembered:
             _remember(cache, known)
-    _judge_levels(root, good)
+    _judge_levels(root, good, refuse_faint)
     return Checked(
         {name: (good[name].height, good[name].width) for name in names if name in good},
         {name: broken[name] for name in names if name in broken},
@@ -117,7 +119,7 @@ def _check(path: Path, remembered: _Entry | None, background: Colour) -> _Entry:
     return _Entry(status.st_size, status.st_mtime_ns, height, width, *levels)
 
 
-def _judge_levels(root: Path, good: dict[str, _Entry]) -> None:
+def _judge_levels(root: Path, good: dict[str, _Entry], refuse: bool) -> None:
     """Refuses a folder whose images are faint all together; warns of a faint one among others."""
     lowest = min((entry.lowest for entry in good.values()), default=0)
     highest = max((entry.highest for entry in good.values()), default=255)
@@ -126,11 +128,15 @@ def _judge_levels(root: Path, good: dict[str, _Entry]) -> None:
         "the colour of the background look like this"
     )
     if highest - lowest <= FAINT_FOLDER:
-        raise UserError(
+        message = (
             f"The images in {root} use only the levels {lowest} to {highest} of 0 to 255, all "
             f"{len(good)} together: {cause}; save them scaled to the whole range of their type, or "
             "choose another background if they are transparent."
         )
+        if refuse:
+            raise UserError(message)
+        warnings.warn(message, stacklevel=4)
+        return
     faint = [name for name, e in good.items() if e.highest - e.lowest <= FAINT_IMAGE]
     if faint:
         warnings.warn(

@@ -80,8 +80,12 @@ class Folder(DataSpec):
         train, held = split_rows(source.names, self.held_out, str(self.root))
         return Splits(source.select(train), source.select(held))
 
-    def whole(self) -> FolderSource:
+    def whole(self, refuse_faint: bool = True) -> FolderSource:
         """All samples, by name.
+
+        Args:
+            refuse_faint: whether images whose values nowhere fill their range are refused; a
+                warning tells of them otherwise.
 
         Raises:
             UserError: a root without images, a broken image unless it may be skipped, images whose
@@ -102,7 +106,9 @@ class Folder(DataSpec):
         found = find_images(root)
         if not found:
             raise UserError(f"{root} holds no images: the suffixes read are {_listed(SUFFIXES)}.")
-        sizes, broken = check_images(root, found, self.workers, self.cache_dir, colour)
+        sizes, broken = check_images(
+            root, found, self.workers, self.cache_dir, colour, refuse_faint
+        )
         if broken:
             _handle_broken(root, broken, len(found), self.on_error, self.max_skipped)
         height, width = (size, size) if size else _common_size(root, sizes)
