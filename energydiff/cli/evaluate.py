@@ -7,10 +7,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from energydiff.cli.choice import choose
-from energydiff.cli.parser import function_parser
+from energydiff.cli.parser import Parser, function_parser, shipped, values
 from energydiff.drawing import is_first_rank
 from energydiff.errors import UserError
 from energydiff.evaluation import (
@@ -116,7 +117,7 @@ def report(
 
 def open_side(paths: str) -> list[OpenedModel]:
     """One model, or several training seeds separated by commas."""
-    found = [Path(path) for path in paths.split(",")]
+    found = split_paths(paths)
     for path in found:
         if not is_model(path):
             raise UserError(
@@ -125,6 +126,17 @@ def open_side(paths: str) -> list[OpenedModel]:
                 " the two JSON files."
             )
     return [OpenedModel.at(path) for path in found]
+
+
+def split_paths(text: str) -> list[Path]:
+    """Paths separated by commas; a comma within the name of something that exists is its own."""
+    parts, found = text.split(","), []
+    while parts:
+        lengths = range(len(parts), 0, -1)
+        length = next((n for n in lengths if Path(",".join(parts[:n])).exists()), 1)
+        found.append(Path(",".join(parts[:length])))
+        parts = parts[length:]
+    return found
 
 
 def data_of(model: OpenedModel) -> EvaluationData:
@@ -169,6 +181,58 @@ def read_result(file: Path) -> Result:
         raise UserError(f"{file} is not a result of energydiff evaluate fid ({error}).") from error
 
 
+def with_own_data(parser: Parser, arguments: Sequence[str]) -> list[str]:
+    """The command line, its ``--data`` made whole: what it does not name is the run's own.
+
+    Options like ``--data.extractor``, and a data file without a source, change a description; that
+    is the one recorded in the (first) model, never a data set that nobody named.
+
+    Raises:
+        UserError: there is no description that they could change.
+    """
+    overrides = [name.partition("=")[0] for name in arguments if name.startswith("--data.")]
+    file = next(values(arguments, "--data"), None)
+    partial = {} if file is None else _data_file(file)
+    if (file is None and not overrides) or "source" in partial or "--data.source.help" in overrides:
+        return list(arguments)
+    given = parser.parse_args(_without(arguments, lambda name: name.split(".")[0] == "--data"))
+    first = given["models"][0] if "models" in given else given.get("a") or given["model"]
+    path = split_paths(str(first))[0]
+    config = OpenedModel.at(path).saved.config if is_model(path) else {}
+    if "data" in config:
+        known = EvaluationData.recorded(config, path) | partial
+        others = _without(arguments, lambda name: name == "--data")
+        return [f"--data={json.dumps(known)}", *others]
+    if "--data.source" in overrides:
+        return list(arguments)
+    raise UserError(
+        f"{path} does not say what data it was trained on, and no source is named: give one in the"
+        " --data file or as --data.source."
+    )
+
+
+def _without(arguments: Sequence[str], taken: Callable[[str], bool]) -> list[str]:
+    """A command line without the options of these names, and without their values."""
+    kept, rest = [], iter(arguments)
+    for argument in rest:
+        name, equals, _ = argument.partition("=")
+        if not taken(name):
+            kept.append(argument)
+        elif not equals:
+            next(rest, None)
+    return kept
+
+
+def _data_file(file: str) -> dict[str, Any]:
+    """What a data file says; one that cannot be read is left to the parser to refuse."""
+    try:
+        text = file if file.startswith("{") else Path(shipped(file)).read_text(encoding="utf-8")
+        found = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        found = None
+    return found if isinstance(found, dict) else {"source": None}
+
+
 def main(arguments: Sequence[str]) -> int:
     """0."""
     functions: dict[str, Callable[..., object]] = {"fid": fid, "compare": compare, "report": report}
@@ -188,7 +252,8 @@ def main(arguments: Sequence[str]) -> int:
         help="How many samples.",
     )
     parser.add_class_arguments(Settings, as_group=False, skip={"num_samples"})
-    given = parser.instantiate(parser.parse_args(arguments[2:])).as_dict()
+    completed = with_own_data(parser, arguments[2:])
+    given = parser.instantiate(parser.parse_args(completed)).as_dict()
     settings = Settings(**{field.name: given.pop(field.name) for field in fields(Settings)})
     functions[name](settings=settings, **given)
     return 0

@@ -51,7 +51,7 @@ class Parser(ArgumentParser):
 
     def parse_args(self, args: Sequence[str], *others: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         import_modules(values(args, "--import"))
-        return super().parse_args([_shipped(argument) for argument in args], *others, **kwargs)
+        return super().parse_args([shipped(argument) for argument in args], *others, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # jsonargparse tries one type after another by such parsers
@@ -135,11 +135,12 @@ def values(arguments: Sequence[str], *options: str) -> Iterator[str]:
             yield from arguments[i + 1 : i + 2]
 
 
-def _shipped(argument: str) -> str:
+def shipped(argument: str) -> str:
+    """An argument, with a path ``configs/….yaml`` that is not here taken from the package."""
     option, equals, file = argument.rpartition("=")
-    shipped = CONFIGS.parent / file
-    if re.match(r"configs/.*\.yaml$", file) and not Path(file).exists() and shipped.is_file():
-        return f"{option}{equals}{shipped}"
+    ours = CONFIGS.parent / file
+    if re.match(r"configs/.*\.yaml$", file) and not Path(file).exists() and ours.is_file():
+        return f"{option}{equals}{ours}"
     return argument
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from energydiff.data.checks import check_images
 from energydiff.data.decode import SUFFIXES, Colour, decode_image, parse_colour
 from energydiff.data.normalization import Normalization
-from energydiff.data.source import Rows, Source, Splits
+from energydiff.data.source import Rows, Source, Splits, index_classes
 from energydiff.data.spec import DataSpec
 from energydiff.data.split import HELD_OUT, split_rows
 from energydiff.data.values import UnreadableImage
@@ -193,9 +193,7 @@ def _folder_classes(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], 
                 f"{root / name} lies in no class folder: move it into one or leave"
                 " data.source.labels off."
             )
-    folders = [name.split("/", 1)[0] for name in names]
-    classes, indices = np.unique(folders, return_inverse=True)
-    return tuple(str(name) for name in classes), indices.astype(np.int64)
+    return index_classes(np.array([name.split("/", 1)[0] for name in names]))
 
 
 def _listed(words: frozenset[str]) -> str:

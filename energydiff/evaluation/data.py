@@ -59,9 +59,21 @@ class EvaluationData:
         Raises:
             UserError: the model's file does not say what that was.
         """
-        if "data" not in config:
-            raise UserError(f"{path} does not say what data it was trained on: give --data.")
-        what = f"the data.source recorded in {path}"
-        recorded = config["data"]["source"]
+        recorded, what = _recorded_source(config, path)
         spec = build_recorded(DataSpec, recorded, what)  # type: ignore[type-abstract]
-        return cls(replace(spec, labels=spec.labelled), small_reference=True)
+        return cls(replace(spec, labels=spec.labels or spec.labelled), small_reference=True)
+
+    @classmethod
+    def recorded(cls, config: dict[str, Any], path: Path) -> dict[str, Any]:
+        """What :meth:`of_run` finds as a data file would say it, for overrides to start from."""
+        source, _ = _recorded_source(config, path)
+        labels = {"labels": cls.of_run(config, path).source.labels}
+        init_args = (source.get("init_args") or {}) | labels
+        return {"source": {**source, "init_args": init_args}, "small_reference": True}
+
+
+def _recorded_source(config: dict[str, Any], path: Path) -> tuple[dict[str, Any], str]:
+    """The source that a run was trained on, as it was recorded, and where that was."""
+    if "data" not in config:
+        raise UserError(f"{path} does not say what data it was trained on: give --data.")
+    return config["data"]["source"], f"the data.source recorded in {path}"

@@ -16,7 +16,7 @@ from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
 from energydiff.evaluation.images import QUANTISATION, image_batches, open_images
 from energydiff.evaluation.opened import OpenedModel
 from energydiff.evaluation.quality import measure_quality, require_measurable
-from energydiff.evaluation.records import Floor, Provenance, Result
+from energydiff.evaluation.records import BY_NUMBER, SHUFFLED, Floor, Provenance, Result
 from energydiff.evaluation.reference import Reference, reference_features, versions
 from energydiff.evaluation.settings import Settings
 from energydiff.saving import SavedModel
@@ -76,6 +76,7 @@ class Measurement:
             sigma_max=high,
             weights="exponential moving average" if model else "images of a folder",
             versions=versions(),
+            order=BY_NUMBER if model else SHUFFLED,
         )
 
     def measure(self, model: OpenedModel) -> Result:
@@ -84,13 +85,18 @@ class Measurement:
         return self._result(model.path, features, model.saved)
 
     def measure_images(self, folder: Path) -> Result:
-        """Quality of the first n images of a folder, by name."""
+        """Quality of n images of a folder, drawn from all by the seed and their names.
+
+        The order is a shuffle, so that blocks and a part of class folders have all classes; an
+        image keeps its place beside the others when more are added.
+        """
         source = open_images(folder, self.reference.shape[0])
         self.reference.require_shape(tuple(source.shape))
         n = self.settings.num_samples
         if len(source) < n:
             raise UserError(f"{folder} has {len(source):,} images, fewer than -n {n:,}: lower -n.")
-        batches = image_batches(source.select(np.arange(n)), f"Features of {folder}")
+        part = source.shuffled(self.settings.seed).select(np.arange(n))
+        batches = image_batches(part, f"Features of {folder}")
         extractor = self._extractor()
         features = torch.cat([extractor(images).cpu() for images, _ in batches])
         return self._result(folder, features, None)

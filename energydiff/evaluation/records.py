@@ -11,6 +11,7 @@ from energydiff.errors import UserError
 
 Verdict = Literal["better", "worse", "not separable"]
 INCEPTION = "inception-v3-compat"
+BY_NUMBER, SHUFFLED = "by number", "shuffled by the seed and the names of the images"
 PUBLISHED_DIGITS = "6726825d"  # of its weights' SHA-256, in the name of the published file
 
 
@@ -25,10 +26,12 @@ class Provenance:
         resize: how images reach the extractor's size, in words.
         quantisation: how model coordinates became uint8.
         samples: n. ``blocks``: disjoint blocks of seeds they were drawn in.
-        seed: samples are numbers 0 to n − 1 of this seed.
+        seed: samples are numbers 0 to n − 1 of this seed; it also shuffles a folder's images.
         sampler, steps, sigma_min, sigma_max: how they were drawn.
         weights: ``exponential moving average``, or ``images of a folder``.
         versions: of energydiff, torch and torch-fidelity.
+        order: of the samples before n are taken and fall into blocks; earlier results took the
+            images of a folder by number.
     """
 
     data: str
@@ -47,6 +50,7 @@ class Provenance:
     sigma_max: float
     weights: str
     versions: dict[str, str]
+    order: str = BY_NUMBER
 
     @property
     def makes_fid(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import energydiff
-from energydiff.data import Normalization
+from energydiff.data import Digits, Normalization
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import GaussianMixture, NoiseRange
 from energydiff.evaluation import classifier
@@ -183,6 +183,96 @@ def test_mistakes_are_told_in_a_sentence(evaluate, digits_model, tmp_path: Path)
     }
     for words, done in sentences.items():
         assert words in done.sentence, (words, done)
+
+
+@pytest.fixture
+def arrays_run(tmp_path: Path) -> Path:
+    """A model that says it was trained on a file of arrays with classes."""
+    digits = Digits(labels=True).open().train
+    values = np.stack([digits[i][0].numpy() for i in range(300)])
+    np.savez(tmp_path / "own.npz", x=values, y=digits.labels[:300])
+    model = build_denoiser(MLP((1, 8, 8), width=16, depth=1), 0.85, "inner_product")
+    model.noise = NoiseRange(0.02, 10.0)
+    options = {"root": str(tmp_path / "own.npz"), "labels": True}
+    config = {"data": {"source": {"class_path": "energydiff.data.Arrays", "init_args": options}}}
+    energydiff.save_model(SavedModel(model, Normalization(0, 16), (), config), tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        ["--data.extractor", "classifier"],
+        ["--data.extractor=classifier"],
+        ["--data.source.held_out", 0.2],
+        ["--data.reference", "train"],
+        [],
+    ],
+)
+def test_an_override_changes_only_what_it_names(evaluate, arrays_run: Path, override) -> None:
+    """Not the data set: that is the run's, with its labels."""
+    done = evaluate("fid", arrays_run, *override, data=())
+    assert done.code == 0, done.err
+    provenance = json.loads(written(done.out).read_text())["provenance"]
+    assert provenance["data"] == f"arrays at {arrays_run.parent / 'own.npz'}, train part"
+    assert provenance["extractor"] == "classifier"
+
+
+def test_a_data_file_without_a_source_is_about_the_runs_own(
+    evaluate, arrays_run: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / "part.yaml"
+    part.write_text("reference: held_out\n")
+    done = evaluate("fid", arrays_run, data=("--data", part))
+    assert done.code == 0, done.err
+    provenance = json.loads(written(done.out).read_text())["provenance"]
+    assert provenance["data"] == f"arrays at {arrays_run.parent / 'own.npz'}, held_out part"
+
+
+def test_no_data_set_is_measured_that_nobody_named(evaluate, digits_model, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    part = tmp_path / "part.yaml"
+    part.write_text("extractor: classifier\n")
+    for model in (digits_model("a"), tmp_path / "images"):
+        for data in (("--data.extractor", "classifier"), ("--data", part)):
+            assert "no source is named" in evaluate("fid", model, data=data).sentence
+    named = ("--data.source", "Digits", "--data.source.labels", "true")
+    assert evaluate("fid", digits_model("a"), data=named).code == 0
+
+
+def test_a_part_of_class_folders_has_all_classes(evaluate, tmp_path: Path) -> None:
+    """The images of one class are far from the data, a shuffle of all is not."""
+    digits = Digits(labels=True).open().train
+    order = np.argsort(digits.labels[:400], kind="stable")
+    for place, i in enumerate(order):
+        raw, label = digits[int(i)]
+        file = tmp_path / "classes" / str(label) / f"{place:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(
+            digits.normalization.to_uint8(digits.normalization.encode(raw))[0].numpy()
+        ).save(file)
+        if place < 40:
+            (tmp_path / "first").mkdir(exist_ok=True)
+            shutil.copy(file, tmp_path / "first" / file.name)
+    found = {}
+    for name in ("classes", "first"):
+        done = evaluate("fid", tmp_path / name)
+        assert done.code == 0, done.err
+        found[name] = json.loads(written(done.out).read_text())
+    few, one = (found[name]["quality"]["frechet"] for name in ("classes", "first"))
+    assert few < one / 3
+    assert found["classes"]["provenance"]["order"].startswith("shuffled by the seed")
+    again = json.loads(written(evaluate("fid", tmp_path / "classes").out).read_text())
+    assert again == found["classes"]
+    other = json.loads(written(evaluate("fid", tmp_path / "classes", "--seed", 1).out).read_text())
+    assert other["quality"] != found["classes"]["quality"]
+
+
+def test_a_comma_in_a_name_is_no_second_model(evaluate, digits_model) -> None:
+    one, other = digits_model("lr=1,width=2"), digits_model("b", "unconstrained")
+    done = evaluate("compare", one, other, "--curve", "[1]", "--controls", "false")
+    assert done.code == 0, done.err
+    assert json.loads(written(done.out).read_text())["a"]["runs"] == [str(one)]
 
 
 @pytest.mark.slow
