@@ -36,7 +36,8 @@ def parse_colour(text: str) -> Colour:
             raise ValueError("a background is opaque")
     except (ValueError, TypeError) as error:  # to YAML, #rrggbb without quotes is None
         raise UserError(
-            f"data.source.background is {text!r}: give a colour name, such as black, or '#rrggbb' in quotes."
+            f"data.source.background is {text!r}: give a colour name, such as black, or '#rrggbb'"
+            " in quotes."
         ) from error
     return red, green, blue
 
