@@ -34,9 +34,10 @@ def parse_colour(text: str) -> Colour:
         red, green, blue, *opacity = ImageColor.getrgb(text)
         if opacity:
             raise ValueError("a background is opaque")
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # to YAML, #rrggbb without quotes is None
         raise UserError(
-            f"data.source.background is {text!r}: give a colour name, such as black, or '#rrggbb'."
+            f"data.source.background is {text!r}: give a colour name, such as black, or '#rrggbb'"
+            " in quotes."
         ) from error
     return red, green, blue
 

@@ -127,9 +127,9 @@ def test_another_background_is_seen_through_alpha_and_the_transparent_value(
     assert abs(luma - np.dot(background, (0.299, 0.587, 0.114))) <= 1
 
 
-@pytest.mark.parametrize("name", ["", "whiteish", "#12345", "#12345678", "255,255,255"])
-def test_what_is_no_opaque_colour_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"data\.source\.background is '.*': give a colour name"):
+@pytest.mark.parametrize("name", ["", "whiteish", "#12345", "#12345678", "255,255,255", None])
+def test_what_is_no_opaque_colour_is_refused(name: Any) -> None:
+    with pytest.raises(UserError, match=r"data\.source\.background is .*: give a colour name"):
         parse_colour(name)
 
 
