@@ -204,7 +204,10 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file} does not exist: give a run folder or a checkpoint.")
     if not file.stat().st_size:
-        raise UserError(f"{file} is empty: restore it from a copy, or remove it to start anew.")
+        raise UserError(
+            f"{file} cannot be read as a checkpoint: it is empty; restore it from a copy, or"
+            " remove it to start anew."
+        )
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # bytes that are no pickle fail in as many ways as there are bytes
