@@ -195,8 +195,10 @@ def _open_export(folder: Path) -> SavedModel:
     return rebuild(description, state, folder)
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """All of a checkpoint of this package, its tensors on the CPU and mapped, not loaded.
+def read_checkpoint(file: Path, mmap: bool = False) -> dict[str, Any]:
+    """All of a checkpoint of this package, its tensors on the CPU.
+
+    mmap: tensors are read when they are asked for, for a look at what lies beside them.
 
     Raises:
         UserError: there is no such file, or it is no checkpoint, damaged or of another program.
@@ -209,7 +211,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
             " remove it to start anew."
         )
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # bytes that are no pickle fail in as many ways as there are bytes
         raise UserError(
             f"{file} cannot be read as a checkpoint of this package (plain tensors only): it is"

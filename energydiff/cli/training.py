@@ -306,7 +306,7 @@ class EnergyDiffCLI(LightningCLI):
             )
         if not path.exists():
             raise UserError(f"{file} does not exist: train first, or give --ckpt_path.")
-        saved = read_checkpoint(path)
+        saved = read_checkpoint(path, mmap=True)
         model = self.model.describe()["model"]
         if saved.get(CHECKPOINT_KEY, {}).get("model") != model:
             raise UserError(
