@@ -3,24 +3,37 @@
 import hashlib
 import json
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Writes the file in one step, so that several ranks may do so at once; makes its folder.
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """Yields where to write what is to become the file, in one step; makes its folder.
 
-    Where that fails, what was there before stays and nothing else is left behind.
+    It lies beside the file, so that the step is one of a single file system, and several ranks may
+    write at once. Where writing fails, what was there before stays and nothing else is left behind.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{uuid4().hex}.partial")
     try:
-        partial.write_bytes(content)
+        yield partial
+        with partial.open("rb+") as written:
+            os.fsync(written.fileno())  # or a crash could keep the new name and lose the bytes
         partial.replace(file)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Writes the file as :func:`whole` does."""
+    with whole(file) as partial:
+        partial.write_bytes(content)
 
 
 def write_json(file: Path, content: Any) -> None:

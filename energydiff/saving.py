@@ -195,15 +195,35 @@ def _open_export(folder: Path) -> SavedModel:
     return rebuild(description, state, folder)
 
 
-def _open_checkpoint(file: Path) -> SavedModel:
+def read_checkpoint(file: Path, mmap: bool = False) -> dict[str, Any]:
+    """All of a checkpoint of this package, its tensors on the CPU.
+
+    mmap: tensors are read when they are asked for, for a look at what lies beside them.
+
+    Raises:
+        UserError: there is no such file, or it is no checkpoint, damaged or of another program.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: give a run folder or a checkpoint.")
+    if not file.stat().st_size:
+        raise UserError(
+            f"{file} cannot be read as a checkpoint: it is empty; restore it from a copy, or"
+            " remove it to start anew."
+        )
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # bytes that are no pickle fail in as many ways as there are bytes
         raise UserError(
-            f"{file} cannot be read as a checkpoint of this package (plain tensors only)."
+            f"{file} cannot be read as a checkpoint of this package (plain tensors only): it is"
+            " damaged or of another program; restore it from a copy, or remove it to start anew."
         ) from error
     if not isinstance(checkpoint, dict) or not {CHECKPOINT_KEY, "state_dict"} <= checkpoint.keys():
         raise UserError(f"{file} is not a checkpoint of this package.")
+    return checkpoint
+
+
+def _open_checkpoint(file: Path) -> SavedModel:
+    checkpoint = read_checkpoint(file)
     prefix = "denoiser."
     state = {
         name.removeprefix(prefix): tensor

@@ -1,11 +1,10 @@
 """The documentation's commands and snippets run, in a copy of the repository, on small settings."""
 
-import os
+import multiprocessing
 import re
+import runpy
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parents[1]
+FORKED = Path(__file__).with_name("forked_python.py")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Training commands are checked as commands, not for their result.
 SMALL = [
@@ -67,29 +67,32 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.parent.mkdir(parents=True, exist_ok=True)
             image.resize((80, 64)).save(file)
     for page, code in blocks("python"):
-        run([sys.executable, "-c", code], target, page)
+        run(["-c", code], target, page)
     return target
 
 
-def run(command: list[str], folder: Path, page: str) -> None:
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(folder),
-        "ENERGYDIFF_CACHE": str(folder / "cache"),
-    }
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, f"{page}: {shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+# Each has a process of its own, forked from one that has done the imports.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["energydiff.cli", "energydiff.training", "energydiff.report"])
+
+
+def run(arguments: list[str], folder: Path, page: str) -> None:
+    """What ``python *arguments`` does in the folder; it must end well within four minutes."""
+    output = folder / "output.txt"
+    names = {"arguments": arguments, "folder": folder, "output": output}
+    process = FORKS.Process(target=runpy.run_path, args=(str(FORKED), names))
+    process.start()
+    process.join(240)
+    if process.exitcode is None:
+        process.kill()
+    assert process.exitcode == 0, f"{page}: {shlex.join(arguments)}\n{output.read_text()}"
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{p}: {c}" for p, c in COMMANDS])
 def test_documented_command_runs(page: str, line: str, copy: Path) -> None:
     """What a page tells a user to type works as it stands there."""
     program, *arguments = shlex.split(line, comments=True)
-    command = [sys.executable, *arguments]
-    if program == "energydiff":
-        command[1:1] = ["-m", "energydiff"]
+    command = ["-m", "energydiff", *arguments] if program == "energydiff" else arguments
     if line.startswith("energydiff fit"):
         command += SMALL
     if line.startswith("energydiff complete fit"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from energydiff.files import digest_file, write_json, write_whole
+from energydiff.files import digest_file, whole, write_json, write_whole
 
 
 def test_a_file_and_its_folder_are_made_and_replaced(tmp_path: Path) -> None:
@@ -15,6 +15,16 @@ def test_a_file_and_its_folder_are_made_and_replaced(tmp_path: Path) -> None:
         write_whole(file, content)
         assert file.read_bytes() == content
     assert [p.name for p in file.parent.iterdir()] == ["file.bin"]
+
+
+def test_a_writer_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "file.bin"
+    write_whole(file, b"old")
+    with pytest.raises(KeyboardInterrupt), whole(file) as partial:
+        partial.write_bytes(b"ne")
+        raise KeyboardInterrupt
+    assert file.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
 
 
 def test_others_may_read_what_they_may_read_of_any_new_file(tmp_path: Path) -> None:

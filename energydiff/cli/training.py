@@ -13,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -23,7 +24,8 @@ from energydiff.console import quiet_lightning
 from energydiff.errors import UserError
 from energydiff.files import write_json
 from energydiff.registry import import_modules
-from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
+from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, read_checkpoint
+from energydiff.training.checkpoint import WholeCheckpointIO
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
 from energydiff.training.finish import CalibrateAndExport, is_exported
@@ -231,8 +233,13 @@ class EnergyDiffCLI(LightningCLI):
                     enable_version_counter=False,
                 )
             )
+        plugins = config.trainer.plugins or []
+        plugins = [*plugins] if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpointIO())
+        kwargs |= {"logger": logger, "callbacks": callbacks, "plugins": plugins}
         try:
-            return super().instantiate_trainer(logger=logger, callbacks=callbacks, **kwargs)
+            return super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
             raise UserError(f"trainer: {error}") from error
 
@@ -286,9 +293,20 @@ class EnergyDiffCLI(LightningCLI):
 
     def _open(self, file: str) -> dict[str, Any]:
         """A checkpoint of the configured model."""
-        if not Path(file).is_file():
+        path = Path(file)
+        if (path / "model.yaml").is_file():
+            raise UserError(
+                f"{file} is an export, which holds no state of training: give --ckpt_path a"
+                f" checkpoint, such as a run's {LAST_CHECKPOINT}."
+            )
+        if path.is_dir():
+            raise UserError(
+                f"{file} is a folder: give --ckpt_path a checkpoint, such as a run's"
+                f" {LAST_CHECKPOINT}."
+            )
+        if not path.exists():
             raise UserError(f"{file} does not exist: train first, or give --ckpt_path.")
-        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        saved = read_checkpoint(path, mmap=True)
         model = self.model.describe()["model"]
         if saved.get(CHECKPOINT_KEY, {}).get("model") != model:
             raise UserError(

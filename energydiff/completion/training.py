@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from energydiff.completion.network import MaskedCompletion
 from energydiff.data import Normalization
 from energydiff.errors import UserError
-from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
+from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, read_checkpoint
 from energydiff.training.stream_module import StreamModule
 
 FORMAT = "energydiff-completion-1"
@@ -84,15 +83,15 @@ def open_completion(run: str | Path) -> tuple[MaskedCompletion, dict[str, Any]]:
     """The network of a run folder (averaged weights, frozen) and the run's configuration.
 
     Raises:
-        UserError: there is no such run, or it is of another kind of model.
+        UserError: there is no such run, or it is damaged or of another kind of model.
     """
     file = Path(run) / LAST_CHECKPOINT
     if not file.is_file():
         raise UserError(
             f"{file} does not exist: give the folder of a run of energydiff complete fit."
         )
-    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    description = checkpoint.get(CHECKPOINT_KEY, {})
+    checkpoint = read_checkpoint(file)
+    description = checkpoint[CHECKPOINT_KEY]
     if description.get("format") != FORMAT:
         raise UserError(f"{file} is not a completion model: its format should be {FORMAT!r}.")
     arguments = {name: value for name, value in description["model"].items() if name != "class"}

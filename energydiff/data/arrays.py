@@ -5,16 +5,19 @@ The axes are read as
     (N, d)          vectors
     (N, H, W)       grey images
     (N, H, W, C)    when the last axis is 1 or 3 and the second is not
-    (N, C, H, W)    otherwise
+    (N, C, H, W)    when the second axis is 1 or 3 and the last is not
+
+and four axes of other lengths by the option ``layout``: nothing tells H channels from four.
 
 uint8 is taken as 0..255. Other numbers become float32, and their range is the smallest to the
 largest value of the training part unless one is given. An ``.npy`` file is mapped, not loaded.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -27,6 +30,7 @@ from energydiff.data.split import HELD_OUT, split_rows
 from energydiff.errors import UserError
 
 Array = NDArray[Any]
+Layout = Literal["CHW", "HWC"]
 SAMPLE_KEYS = ("x", "images", "data")
 LABEL_KEYS = ("y", "labels")
 SCAN_BYTES = 2**24
@@ -35,16 +39,18 @@ SCAN_BYTES = 2**24
 class MappedSource(ArraySource):
     """Rows of a mapped ``.npy`` file; a pickled copy maps the file again instead of holding it."""
 
-    def __init__(self, path: Path, values: Array, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, path: Path, layout: Layout | None, values: Array, *args: Any, **kwargs: Any
+    ) -> None:
         super().__init__(values, *args, **kwargs)
-        self._path = path
+        self._path, self._layout = path, layout
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_values": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._values = _channels_first(_load(self._path)[0], self._path)
+        self._values = _channels_first(_load(self._path)[0], self._layout, self._path)
 
 
 @dataclass(frozen=True)
@@ -56,43 +62,48 @@ class Arrays(DataSpec):
         held_out: share of samples kept out of training, chosen by a hash of their numbers.
         value_range: raw values that become -1 and 1; by default 0 and 255 of uint8, and of other
             numbers the smallest and the largest of the training part.
+        layout: the axes of a sample of three: channels first or last; needed unless one of these
+            two axes is 1 or 3 long and the other is not.
+        key: the array of samples in an ``.npz``; by default x, images or data.
     """
 
     root: Path | str
     held_out: float = HELD_OUT
     value_range: tuple[float, float] | None = None
+    layout: Layout | None = None
+    key: str | None = None
 
     def open(self) -> Splits:
-        """Refuses a file that is not an array of finite real numbers with the axes above, and
-        labels that are missing or are not one integer per sample."""
+        """Refuses a file that is not an array of finite real numbers with the axes above, axes that
+        can be read in two ways, an ``.npz`` that does not say which array to take, and labels that
+        are missing or are not one integer per sample."""
         path = Path(self.root).expanduser()
-        loaded, loaded_labels = _load(path)
-        values = _channels_first(loaded, path)
+        loaded, loaded_labels = _load(path, self.key)
+        values = _channels_first(loaded, self.layout, path)
         classes, indices = _classes(loaded_labels, len(values), path) if self.labels else ((), None)
         names = index_names(len(values))
         train, held = split_rows(names, self.held_out, str(path))
         normalization = _normalization(values, train, self.value_range, path)
         source = (
-            MappedSource(path, values, normalization, names, classes, indices)
+            MappedSource(path, self.layout, values, normalization, names, classes, indices)
             if path.suffix == ".npy"
             else ArraySource(values, normalization, names, classes, indices)
         )
         return Splits(source.select(train), source.select(held))
 
 
-def _load(path: Path) -> tuple[Array, Array | None]:
+def _load(path: Path, key: str | None = None) -> tuple[Array, Array | None]:
     """The array of samples, and the array of labels if the file has one."""
     if path.suffix not in (".npy", ".npz") or not path.is_file():
         raise UserError(f"{path} is not a .npy or .npz file: set data.source.root to one.")
+    if path.suffix == ".npy" and key is not None:
+        raise UserError(f"data.source.key is for an .npz, and {path} is one array: leave it out.")
     try:
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False), None
         with np.load(path, allow_pickle=False) as archive:
-            label_key = next((key for key in LABEL_KEYS if key in archive), None)
-            others = [key for key in archive.files if key not in LABEL_KEYS]
-            key = next((key for key in (*SAMPLE_KEYS, *others) if key in archive), None)
-            if key is None:
-                raise UserError(f"{path} holds no array of samples: save one under the key x.")
+            key = _sample_key(archive.files, key, path)
+            label_key = next((k for k in LABEL_KEYS if k in archive and k != key), None)
             return archive[key], None if label_key is None else archive[label_key]
     except (ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
         raise UserError(
@@ -101,7 +112,21 @@ def _load(path: Path) -> tuple[Array, Array | None]:
         ) from error
 
 
-def _channels_first(values: Array, path: Path) -> Array:
+def _sample_key(keys: Sequence[str], chosen: str | None, path: Path) -> str:
+    """The key of the samples among those of an archive."""
+    wanted = SAMPLE_KEYS if chosen is None else (chosen,)
+    found = next((key for key in wanted if key in keys), None)
+    if found is not None:
+        return found
+    if not set(keys) - set(LABEL_KEYS):
+        raise UserError(f"{path} holds no array of samples: save one under the key x.")
+    raise UserError(
+        f"{path} holds {', '.join(keys)} and nothing under {', '.join(wanted)}: set data.source.key"
+        " to that of the samples."
+    )
+
+
+def _channels_first(values: Array, layout: Layout | None, path: Path) -> Array:
     """A view (N, d) or (N, C, H, W), refusing what cannot be one."""
     if values.dtype.kind not in "buif":
         raise UserError(f"{path} holds values of type {values.dtype}: save real numbers.")
@@ -112,16 +137,29 @@ def _channels_first(values: Array, path: Path) -> Array:
         )
     if len(values) < 2:
         raise UserError(f"{path} holds {len(values)} sample(s): at least 2 are needed.")
-    return channels_first(values)
+    return channels_first(values, layout, f"{path} holds samples")
 
 
-def channels_first(values: Array) -> Array:
-    """(N, d), (N, H, W), (N, H, W, C) or (N, C, H, W) as a view (N, d) or (N, C, H, W)."""
-    if values.ndim == 3:
-        return values[:, None]
-    if values.ndim == 4 and values.shape[3] in (1, 3) and values.shape[1] not in (1, 3):
-        return np.moveaxis(values, 3, 1)
-    return values
+def channels_first(values: Array, layout: Layout | None, what: str) -> Array:
+    """(N, d), (N, H, W), (N, H, W, C) or (N, C, H, W) as a view (N, d) or (N, C, H, W).
+
+    layout: as in :class:`Arrays`. Raises UserError, beginning with ``what``, for four axes that can
+    be read in two ways without it, and for a layout of fewer.
+    """
+    shape = values.shape[1:]
+    if len(shape) < 3:
+        if layout is not None:
+            raise UserError(
+                f"{what} of shape {shape}, and data.source.layout is for three axes: leave it out."
+            )
+        return values[:, None] if len(shape) == 2 else values
+    first, last = shape[0] in (1, 3), shape[2] in (1, 3)
+    if layout is None and first == last:
+        raise UserError(
+            f"{what} of shape {shape}, whose channels may be the first axis or the last: set"
+            " data.source.layout to CHW or HWC."
+        )
+    return np.moveaxis(values, 3, 1) if layout == "HWC" or (layout is None and last) else values
 
 
 def _classes(labels: Array | None, count: int, path: Path) -> tuple[tuple[str, ...], Rows]:

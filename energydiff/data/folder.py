@@ -12,26 +12,36 @@ import torch
 from torch import Tensor
 
 from energydiff.data.checks import check_images
-from energydiff.data.decode import SUFFIXES, UnreadableImage, decode_image
+from energydiff.data.decode import SUFFIXES, Colour, decode_image, parse_colour
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Rows, Source, Splits, index_classes
 from energydiff.data.spec import DataSpec
 from energydiff.data.split import HELD_OUT, split_rows
+from energydiff.data.values import UnreadableImage
 from energydiff.errors import UserError
 
 
 class FolderSource(Source):
     """Image files under ``root``; names are their paths relative to it, with slashes."""
 
-    def __init__(self, root: Path, image_size: int | None, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        image_size: int | None,
+        background: Colour,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._root = root
         self._image_size = image_size
+        self._background = background
 
     def _read(self, i: int) -> Tensor:
         path = self._root / self.names[i]
         try:
-            return torch.from_numpy(decode_image(path, self.shape[0], self._image_size))
+            pixels = decode_image(path, self.shape[0], self._image_size, self._background)
+            return torch.from_numpy(pixels)
         except UnreadableImage as error:
             raise UserError(f"{path} could be read before but not now ({error}).") from error
 
@@ -51,6 +61,7 @@ class Folder(DataSpec):
         max_skipped: the largest share of images that may be left out.
         workers: threads of the check; one per processor by default.
         cache_dir: where the check is remembered; energydiff's cache folder by default.
+        background: what is seen through transparent pixels: a colour name or '#rrggbb'.
     """
 
     root: Path | str
@@ -61,6 +72,7 @@ class Folder(DataSpec):
     max_skipped: float = 0.001
     workers: int | None = None
     cache_dir: Path | None = None
+    background: str = "white"
 
     def open(self) -> Splits:
         """Refuses what :meth:`whole` refuses."""
@@ -68,12 +80,17 @@ class Folder(DataSpec):
         train, held = split_rows(source.names, self.held_out, str(self.root))
         return Splits(source.select(train), source.select(held))
 
-    def whole(self) -> FolderSource:
+    def whole(self, refuse_faint: bool = True) -> FolderSource:
         """All samples, by name.
 
+        Args:
+            refuse_faint: whether images whose values nowhere fill their range are refused; a
+                warning tells of them otherwise.
+
         Raises:
-            UserError: a root without images, a broken image unless it may be skipped, and images
-                of different sizes without an image_size.
+            UserError: a root without images, a broken image unless it may be skipped, images whose
+                values nowhere fill their range, images of different sizes without an image_size,
+                and a background that is no colour.
         """
         root = Path(self.root).expanduser()
         if not root.is_dir():
@@ -85,10 +102,13 @@ class Folder(DataSpec):
         size = self.image_size
         if size is not None and size < 1:
             raise UserError(f"data.source.image_size must be at least 1, got {size}.")
+        colour = parse_colour(self.background)
         found = find_images(root)
         if not found:
             raise UserError(f"{root} holds no images: the suffixes read are {_listed(SUFFIXES)}.")
-        sizes, broken = check_images(root, found, self.workers, self.cache_dir)
+        sizes, broken = check_images(
+            root, found, self.workers, self.cache_dir, colour, refuse_faint
+        )
         if broken:
             _handle_broken(root, broken, len(found), self.on_error, self.max_skipped)
         height, width = (size, size) if size else _common_size(root, sizes)
@@ -97,6 +117,7 @@ class Folder(DataSpec):
         return FolderSource(
             root.absolute(),
             size,
+            colour,
             (self.channels, height, width),
             Normalization(0, 255),
             names,

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from energydiff.data.arrays import channels_first
-from energydiff.data.decode import UnreadableImage, decode_image, image_pixels
+from energydiff.data.arrays import Layout, channels_first
+from energydiff.data.decode import decode_image, image_pixels
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Rows, Source, Splits, index_classes, index_names
 from energydiff.data.spec import DataSpec
 from energydiff.data.split import HELD_OUT, split_rows
+from energydiff.data.values import UnreadableImage
 from energydiff.errors import UserError
 from energydiff.progress import with_progress
 
@@ -55,6 +56,8 @@ class ItemSpec(DataSpec):
         label: key of the class label in such an item.
         image_size: pixels to a side of an image to be decoded; by default its own.
         channels: 1 for grey, 3 for RGB, of an image to be decoded; by default its own.
+        layout: the axes of an array of three: channels first or last; needed unless one of these
+            two axes is 1 or 3 long and the other is not.
         value_range: raw values that become -1 and 1; needed unless samples are bytes.
         held_out: share of items kept out of training, chosen by a hash of their numbers, where
             no part is published or given for that.
@@ -66,6 +69,7 @@ class ItemSpec(DataSpec):
     label: str = "label"
     image_size: int | None = None
     channels: Literal[1, 3] | None = None
+    layout: Layout | None = None
     value_range: tuple[float, float] | None = None
     held_out: float = HELD_OUT
     check: bool = True
@@ -81,7 +85,7 @@ class ItemSpec(DataSpec):
         for part in parts:
             if not len(part.values):
                 raise UserError(f"{part.where} holds no items: samples are needed.")
-        reader = Reader(self.image, self.channels, self.image_size)
+        reader = Reader(self.image, self.channels, self.image_size, self.layout)
         first = reader(train.values[0], f"item 0 of {train.where}")
         normalization = self._normalization(first, train.where)
         prefixes = ("train/", "held_out/") if held_out else ("",)
@@ -151,6 +155,7 @@ class Reader:
     image: str
     channels: Literal[1, 3] | None
     image_size: int | None
+    layout: Layout | None
 
     def __call__(self, item: Any, what: str) -> Tensor:
         """``UserError``, beginning with ``what``, for an item that is none of the above."""
@@ -160,13 +165,18 @@ class Reader:
             item = item[0]
         try:
             if isinstance(item, Image.Image):
-                return torch.from_numpy(image_pixels(item, self.channels, self.image_size))
-            if isinstance(item, Mapping):
-                file = _encoded(item, what)
-                return torch.from_numpy(decode_image(file, self.channels, self.image_size))
+                pixels = image_pixels(item, self.channels, self.image_size)
+            elif isinstance(item, Mapping):
+                pixels = decode_image(_encoded(item, what), self.channels, self.image_size)
+            else:
+                return self._array(item, what)
         except UnreadableImage as error:
             raise UserError(f"{what} cannot be read ({error}): repair or remove it.") from error
-        return self._array(item, what)
+        if self.layout is not None:
+            raise UserError(
+                f"data.source.layout is for arrays, and {what} is a picture: leave it out."
+            )
+        return torch.from_numpy(pixels)
 
     def _array(self, item: Any, what: str) -> Tensor:
         values = np.asarray(item.detach().cpu() if isinstance(item, Tensor) else item)
@@ -182,7 +192,8 @@ class Reader:
                     f"data.source.{option} is for pictures, and {what} is an array: leave it out."
                 )
         dtype = np.uint8 if values.dtype == np.uint8 else np.float32
-        return torch.from_numpy(np.array(channels_first(values[None])[0], dtype, order="C"))
+        sample = channels_first(values[None], self.layout, f"{what} is an array")[0]
+        return torch.from_numpy(np.array(sample, dtype, order="C"))
 
 
 class ItemSource(Source):

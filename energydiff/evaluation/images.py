@@ -39,10 +39,11 @@ def open_images(folder: str | Path, channels: int, image_size: int | None = None
     """All images of a folder, by name: one source (channels, H, W) of samples to be measured.
 
     Raises UserError for colour images where the reference has one channel, and for whatever is
-    wrong with the folder; a broken image is never left out.
+    wrong with the folder; a broken image is never left out. Samples of a poor model may be nearly
+    of one grey: that is a warning.
     """
     place = Path(folder).expanduser()
-    colour = Folder(place, image_size).whole()
+    colour = Folder(place, image_size).whole(refuse_faint=False)
     if channels == 3:
         return colour
     pixels, _ = colour[0]
@@ -51,4 +52,4 @@ def open_images(folder: str | Path, channels: int, image_size: int | None = None
             f"the images in {folder} have 3 channels, the reference has {channels}: give samples"
             " and data of the same kind."
         )
-    return Folder(place, image_size, channels=1).whole()
+    return Folder(place, image_size, channels=1).whole(refuse_faint=False)

@@ -1,7 +1,9 @@
 """The Lyapunov function along sampling, drawn: does V fall at every step?
 
-V is drawn against σ where the noise falls. A chain or a descent at one noise level is drawn against
-the number of the step.
+V goes down with σ², over many decades, so a curve of V looks the same whether or not a step raised
+it; and V/σ² rises even where V falls. Hence the change of V in each step stands below V, as a share
+of V: what lies above 0 rose. Both are drawn against σ where the noise falls; a chain or a descent
+at one noise level is drawn against the number of the step.
 """
 
 from pathlib import Path
@@ -10,26 +12,34 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 from torch import Tensor
 
-from energydiff.report.style import ALARM, INK, LINE, figure
+from energydiff.report.style import ALARM, INK, LINE, QUIET, figure
 from energydiff.report.words import caption
 from energydiff.sampling.certificate import rising
 from energydiff.sampling.trace import Trace
 
 FREE_ENERGY_LABEL = "free energy V(x, σ)"
+CHANGE_LABEL = "change of V in a step"
 
 
 def free_energy_plot(trace: Trace, path: str | Path) -> None:
-    """V along every trajectory of a trace, with the certificate as its title.
+    """V along every trajectory and its change in every step, with the certificate as the title.
 
-    Red dots mark the points at which V had risen beyond rounding. Writes ``path`` (png, svg, pdf).
+    Red dots mark where V had risen beyond rounding. Writes ``path`` (png, svg, pdf).
     """
-    with figure(path, 6.4, 4.2) as drawing:
-        axes = drawing.add_subplot()
-        draw_free_energy(axes, trace)
-        axes.set_title(caption(trace))
+    with figure(path, 6.4, 6.0) as drawing:
+        upper, lower = drawing.subplots(2, 1, sharex=True)
+        draw_free_energy(upper, trace)
+        draw_changes(lower, trace)
+        upper.set(title=caption(trace), xlabel="")
 
 
 def draw_free_energy(axes: Axes, trace: Trace) -> None:
@@ -44,19 +54,66 @@ def draw_free_energy(axes: Axes, trace: Trace) -> None:
             where, height, s=14, color=ALARM, linewidths=0, zorder=3, gid="rises", label="V rose"
         )
     scale_axes(axes, trace)
-    last_move = noise_falls(trace) and trace.sigma[-1] == trace.sigma[-2]
-    if last_move and 0 < median[-1] < 0.7 * median[-2]:
-        axes.annotate(
-            "final denoising",
-            (x[-1], median[-1]),
-            xytext=(-6, 0),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            fontsize=9,
-        )
     axes.set(xlabel=along_label(trace), ylabel=FREE_ENERGY_LABEL)
     axes.legend(loc="lower left", fontsize=9)
+
+
+def draw_changes(axes: Axes, trace: Trace) -> None:
+    """The change of V in every step (``change_shares``) on given axes, where the step ends."""
+    draw_change_dots(axes, trace, LINE)
+    x, share = along(trace)[1:].numpy(), change_shares(trace).numpy()
+    axes.plot(x, np.median(share, axis=1), color=INK, marker="_", markersize=9, linestyle="none")
+    step, sample = np.nonzero(rising(trace).numpy())
+    if len(step):
+        rose = share[step, sample]
+        axes.scatter(x[step], rose, s=14, color=ALARM, linewidths=0, zorder=3, gid="rises")
+    scale_changes(axes, trace)
+    at_same_noise = trace.sigma.diff() == 0
+    if at_same_noise[-1] and at_same_noise.sum() == 1 < len(at_same_noise):
+        axes.annotate(
+            "final denoising",
+            (x[-1], share[-1].max()),
+            xytext=(-8, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
+    lowest, highest = axes.get_ylim()
+    for word, height, colour in (("rose", highest / 2, ALARM), ("fell", lowest / 2, LINE)):
+        where = axes.get_yaxis_transform()
+        axes.text(
+            1.01, height, word, color=colour, fontsize=9, rotation=270, va="center", transform=where
+        )
+    axes.set(xlabel=along_label(trace), ylabel=CHANGE_LABEL)
+
+
+def draw_change_dots(axes: Axes, trace: Trace, colour: str) -> None:
+    """One dot per step and sample, the more transparent the more samples there are."""
+    share = change_shares(trace).numpy()
+    count = share.shape[1]
+    axes.scatter(
+        np.repeat(along(trace)[1:].numpy(), count),
+        share.flatten(),
+        s=9,
+        color=colour,
+        alpha=max(0.04, min(0.6, 12 / count)),
+        linewidths=0,
+        clip_on=False,
+        rasterized=share.size > 5000,
+    )
+
+
+def change_shares(trace: Trace) -> Tensor:
+    """The change of V in each step over the larger |V| at its ends, (steps, B).
+
+    Between −2 and 2: where V falls above 0 it is the share of V that a step took. A change that is
+    not finite counts as a rise without bound, 1.
+    """
+    change = (trace.descent + trace.landscape).double()
+    size = trace.free_energy.double().abs()
+    share = change / torch.maximum(size[1:], size[:-1])
+    return torch.where(change == 0, 0.0, share.where(change.isfinite(), 1.0))
 
 
 def noise_falls(trace: Trace) -> bool:
@@ -106,6 +163,23 @@ def scale_axes(axes: Axes, trace: Trace) -> None:
         linear = max(1e-4 * highest, min(-lowest, highest) or 1e-4 * highest)
         axes.set_yscale("symlog", linthresh=linear)
         axes.set_ylim(1.3 * lowest - 0.1 * linear, highest * 1.6)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    _scale_along(axes, trace)
+
+
+def scale_changes(axes: Axes, trace: Trace) -> None:
+    """From a whole fall to somewhat above 0, more where V rose; what lies above 0 is shaded."""
+    share = change_shares(trace)
+    lowest, highest = min(-1.0, float(share.min())), max(0.15, 1.1 * float(share.max()))
+    axes.set_ylim(1.05 * lowest, highest)
+    axes.axhspan(0, highest, color=ALARM, alpha=0.07, linewidth=0)
+    axes.axhline(0, color=QUIET, linewidth=0.8)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _scale_along(axes, trace)
+
+
+def _scale_along(axes: Axes, trace: Trace) -> None:
     if noise_falls(trace):
         axes.set_xscale("log")
         axes.set_xlim(float(trace.sigma.max()) * 1.1, float(trace.sigma.min()) / 1.1)
@@ -116,7 +190,6 @@ def scale_axes(axes: Axes, trace: Trace) -> None:
         axes.margins(x=0.02)
         axes.autoscale(axis="x")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _rise_points(trace: Trace) -> tuple[Tensor, Tensor]:

@@ -11,14 +11,19 @@ from torch import Tensor
 from energydiff.data import Normalization, image_grid
 from energydiff.errors import UserError
 from energydiff.report.free_energy import (
+    CHANGE_LABEL,
     FREE_ENERGY_LABEL,
     along,
     along_label,
+    change_shares,
+    draw_change_dots,
     draw_curves,
     scale_axes,
+    scale_changes,
 )
-from energydiff.report.style import PALETTE, QUIET, bare, figure
+from energydiff.report.style import ALARM, PALETTE, QUIET, bare, figure
 from energydiff.report.words import caption
+from energydiff.sampling.certificate import rising
 from energydiff.sampling.trace import Trace
 
 GAP = 6  # pixels between samples: strokes that touch the edge must not run into the next one
@@ -35,7 +40,9 @@ def sample_grid(x: Tensor, normalization: Normalization, path: str | Path) -> No
 def samples_with_traces(
     x: Tensor, trace: Trace, normalization: Normalization, path: str | Path
 ) -> None:
-    """The first seven samples, each above its own V while it was made, all others in grey.
+    """The first seven samples, each above its own V and the change of V in each of its steps.
+
+    All other samples are grey. Red dots mark where V had risen beyond rounding.
 
     Args:
         x: samples (B, 1 or 3, H, W).
@@ -47,21 +54,39 @@ def samples_with_traces(
     if len(x) != count:
         raise UserError(f"{len(x)} samples do not go with a trace of {count}.")
     shown = min(count, len(PALETTE))
-    steps, value = along(trace).numpy(), trace.free_energy.numpy()
-    with figure(path, 1.45 * shown + 0.6, 4.0) as drawing:
-        axes = drawing.subplots(2, shown, squeeze=False, height_ratios=(1, 1.35))
+    with figure(path, 1.45 * shown + 0.6, 5.2) as drawing:
+        axes = drawing.subplots(3, shown, squeeze=False, height_ratios=(1, 1.2, 1.1))
         for i in range(shown):
-            top, bottom, colour = axes[0, i], axes[1, i], PALETTE[i]
+            top, curve, change = axes[:, i]
             _show(top, image_grid(x[i : i + 1], normalization))
-            bare(top, frame=colour, width=2.5)
-            draw_curves(bottom, trace, QUIET)
-            bottom.plot(steps, value[:, i], color=colour, linewidth=2, marker="o", markersize=2.5)
-            scale_axes(bottom, trace)
-            bottom.tick_params(labelsize=8, labelleft=i == 0)
-            bottom.tick_params(which="minor", length=0)
+            bare(top, frame=PALETTE[i], width=2.5)
+            draw_curves(curve, trace, QUIET)
+            scale_axes(curve, trace)
+            draw_change_dots(change, trace, QUIET)
+            scale_changes(change, trace)
+            _mark(curve, change, trace, i, PALETTE[i])
+            curve.tick_params(labelbottom=False)
+            for panel in (curve, change):
+                panel.tick_params(labelsize=8, labelleft=i == 0)
+                panel.tick_params(which="minor", length=0)
         axes[1, 0].set_ylabel(FREE_ENERGY_LABEL)
+        axes[2, 0].set_ylabel(CHANGE_LABEL)
         drawing.supxlabel(along_label(trace), fontsize=10)
         drawing.suptitle(caption(trace), fontsize=11)
+
+
+def _mark(curve: Axes, change: Axes, trace: Trace, sample: int, colour: str) -> None:
+    """One sample's V and its changes, with its rises."""
+    x = along(trace).numpy()
+    value, share = trace.free_energy[:, sample].numpy(), change_shares(trace)[:, sample].numpy()
+    curve.plot(x, value, color=colour, linewidth=2, marker="o", markersize=2.5)
+    change.plot(x[1:], share, "o", color=colour, markersize=4, clip_on=False)
+    rose = rising(trace)[:, sample].numpy()
+    for axes, height in ((curve, value[1:]), (change, share)):
+        if rose.any():
+            axes.scatter(
+                x[1:][rose], height[rose], s=14, color=ALARM, linewidths=0, zorder=3, gid="rises"
+            )
 
 
 def comparison_grid(

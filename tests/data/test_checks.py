@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from energydiff.data import Folder, checks
 from energydiff.data.checks import default_cache_dir
@@ -150,6 +152,77 @@ def test_only_a_small_share_may_be_skipped(make_images: Callable[..., Path]) -> 
     message = r"1 of the 21 images in .* \(4\.76%\) .* more than data\.source\.max_skipped = 0\.10%"
     with pytest.raises(UserError, match=message):
         Folder(root, on_error="skip").open()
+
+
+def write_range(root: Path, dtype: Any, *ranges: tuple[int, int], start: int = 0) -> Path:
+    """One grey image for each range of values, lowest and highest included."""
+    root.mkdir(exist_ok=True)
+    for i, (low, high) in enumerate(ranges, start):
+        values = np.linspace(low, high, 120).round().astype(dtype).reshape(10, 12)
+        Image.fromarray(values).save(root / f"{i:03d}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [
+        (np.uint8, 0, 0),  # blank
+        (np.uint8, 0, 1),  # a mask
+        (np.uint8, 0, 20),  # numbers of classes
+        (np.uint16, 0, 1),
+        (np.uint16, 0, 255),
+        (np.uint16, 0, 1023),
+        (np.uint16, 0, 4095),
+        (np.uint16, 0, 16383),
+        (np.uint16, 32768 - 1024, 32768 + 3071),  # Hounsfield units
+    ],
+)
+def test_a_folder_whose_images_are_faint_all_together_is_refused(
+    tmp_path: Path, dtype: Any, low: int, high: int
+) -> None:
+    root = write_range(tmp_path / "images", dtype, *[(low, high)] * 20)
+    scale = 255 if dtype == np.uint8 else 65535
+    levels = f"{round(255 * low / scale)} to {round(255 * high / scale)}"
+    for _ in range(2):  # told again when all is remembered
+        with pytest.raises(UserError, match=f"images use only the levels {levels} of 0 to 255, al"):
+            Folder(root).open()
+
+
+def test_a_dark_photograph_among_others_is_warned_of_by_name_and_kept(
+    make_images: Callable[..., Path], decoded: list[str]
+) -> None:
+    root = write_range(make_images(NAMES), np.uint16, (0, 1023), (0, 60_000), start=100)
+    message = (
+        r"^1 of the 22 images in .* nearly, all within 16 of 255 levels; the first is 100\.png"
+    )
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=message):
+            assert sum(map(len, Folder(root).open())) == 22
+    assert len(decoded) == 22
+
+
+def test_dark_images_that_together_fill_the_range_pass_in_silence(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    ranges = [(20 * i % 200, 20 * i % 200 + 40) for i in range(20)]
+    Folder(write_range(tmp_path / "images", np.uint8, *ranges)).open()
+    assert not recwarn.list
+
+
+def test_white_on_transparent_ground_is_refused_until_the_background_is_another(
+    tmp_path: Path, decoded: list[str]
+) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    alpha = np.linspace(0, 255, 120).round().astype(np.uint8).reshape(10, 12)
+    for name in NAMES:
+        Image.fromarray(np.dstack([np.full_like(alpha, 255)] * 3 + [alpha])).save(root / name)
+    with pytest.raises(UserError, match=r"levels 255 to 255 .* choose another background"):
+        Folder(root, channels=1).open()
+    for _ in range(2):  # what was seen over white is not taken for it
+        source = Folder(root, channels=1, background="black").whole()
+    assert np.array_equal(source[0][0][0], alpha)
+    assert len(decoded) == 40
 
 
 def test_progress_is_quiet_when_short_and_told_when_long(

@@ -1,8 +1,6 @@
 """One made file per kind of image, against the pixels it should give."""
 
 import io
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from energydiff.data.decode import UnreadableImage, decode_image
+from energydiff.data.decode import decode_image, parse_colour
+from energydiff.data.values import UnreadableImage
+from energydiff.errors import UserError
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (6, 5), dtype=np.uint8)
@@ -31,9 +31,9 @@ def rgb(path: Path) -> NDArray[np.int64]:
     return pixels.transpose(1, 2, 0).astype(int)
 
 
-def over_white(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[np.float64]:
+def over_white(pixels: NDArray[Any], alpha: NDArray[Any], white: Any = 255) -> NDArray[np.float64]:
     share = alpha[..., None] / 255
-    return share * pixels.reshape(6, 5, -1) + (1 - share) * 255
+    return share * pixels.reshape(6, 5, -1) + (1 - share) * np.array(white)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp"])
@@ -91,29 +91,6 @@ def test_floating_point_is_refused(tmp_path: Path) -> None:
         decode_image(path, 3, None)
 
 
-def png(colour_type: int, depth: int, row: bytes, width: int, transparent: bytes) -> bytes:
-    """A PNG one row high, of the kinds that Pillow does not write."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
-
-    header = struct.pack(">IIBBBBB", width, 1, depth, colour_type, 0, 0, 0)
-    chunks = (b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(b"\0" + row))
-    parts = [chunk(kind, content) for kind, content in chunks if content]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
-
-
-def test_16_bit_colour_and_16_bit_grey_with_alpha_or_key(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(png(2, 16, struct.pack(">3H", 0, 0x8000, 0xFFFF), 1, b""))
-    assert np.abs(rgb(path)[0, 0] - [0, 128, 255]).max() <= 1
-    path.write_bytes(png(4, 16, struct.pack(">4H", 0x4000, 0xFFFF, 0x4000, 0), 2, b""))
-    assert np.abs(rgb(path)[0, :, 0] - [64, 255]).max() <= 1
-    path.write_bytes(png(0, 16, struct.pack(">2H", 0x1234, 0x4000), 2, b"\x12\x34"))
-    assert np.abs(rgb(path)[0, :, 0] - [255, 64]).max() <= 1
-
-
 @pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])
 def test_alpha_is_composited_over_white(tmp_path: Path, suffix: str) -> None:
     image = Image.fromarray(np.dstack([COLOUR, ALPHA]))
@@ -126,6 +103,34 @@ def test_grey_with_alpha_is_composited_over_white(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", image)
     assert np.abs(rgb(path) - over_white(GREY, ALPHA)).max() <= 1
     assert np.abs(decode_image(path, 1, None)[0] - over_white(GREY, ALPHA)[..., 0]).max() <= 1
+
+
+BACKGROUNDS = {"black": (0, 0, 0), "#204060": (0x20, 0x40, 0x60), "SteelBlue": (70, 130, 180)}
+
+
+@pytest.mark.parametrize("name", BACKGROUNDS)
+def test_another_background_is_seen_through_alpha_and_the_transparent_value(
+    tmp_path: Path, name: str
+) -> None:
+    background = parse_colour(name)
+    assert background == BACKGROUNDS[name]
+    path = save(tmp_path / "a.png", Image.fromarray(np.dstack([COLOUR, ALPHA])))
+    pixels = decode_image(path, 3, None, background).transpose(1, 2, 0)
+    assert np.abs(pixels - over_white(COLOUR, ALPHA, background)).max() <= 1
+    grey = np.full((6, 5), 30_000, np.uint16)
+    grey[2, 3] = 7
+    save(path, Image.fromarray(grey), transparency=7)
+    pixels = decode_image(path, 3, None, background)
+    assert tuple(pixels[:, 2, 3]) == background
+    assert (np.delete(pixels.reshape(3, 30), 13, axis=1) == 117).all()
+    luma = decode_image(path, 1, None, background)[0, 2, 3]
+    assert abs(luma - np.dot(background, (0.299, 0.587, 0.114))) <= 1
+
+
+@pytest.mark.parametrize("name", ["", "whiteish", "#12345", "#12345678", "255,255,255", None])
+def test_what_is_no_opaque_colour_is_refused(name: Any) -> None:
+    with pytest.raises(UserError, match=r"data\.source\.background is .*: give a colour name"):
+        parse_colour(name)
 
 
 def palette_image() -> tuple[Image.Image, NDArray[np.uint8], NDArray[np.uint8]]:
@@ -180,7 +185,7 @@ def test_cmyk(tmp_path: Path, channels: int) -> None:
         assert pixels[0, 8, 28] < (10 if channels == 3 else 200)
 
 
-@pytest.mark.parametrize("animated", ["gif", "webp"])
+@pytest.mark.parametrize("animated", ["gif", "webp", "png"])
 def test_the_first_frame_is_taken(tmp_path: Path, animated: str) -> None:
     frames = [Image.new("RGB", (5, 6), colour) for colour in ((255, 0, 0), (0, 0, 255))]
     options = {"save_all": True, "append_images": frames[1:], "lossless": True}
@@ -188,10 +193,20 @@ def test_the_first_frame_is_taken(tmp_path: Path, animated: str) -> None:
     assert (rgb(path) == [255, 0, 0]).all()
 
 
+def test_the_first_picture_of_several_in_a_jpeg_is_taken(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
+    path = save(tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[second])
+    assert np.abs(rgb(path) - [255, 0, 0]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [(s, k) for s in ("png", "tiff") for k in ("L", "I;16", "RGB", "RGBA")] + [("webp", "RGB")],
+)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation(tmp_path: Path, orientation: int, kind: str, suffix: str) -> None:
     """Orientation k says how the stored rows and columns relate to what was seen."""
-    seen = COLOUR
+    seen = COLOUR if kind.startswith("RGB") else np.stack([GREY] * 3, axis=-1)
     stored = {
         1: seen,
         2: seen[:, ::-1],
@@ -204,7 +219,12 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path / "a.png", Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    if kind == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = image.convert(kind)
+    path = save(tmp_path / f"a.{suffix}", image, exif=exif, lossless=True)
     assert np.array_equal(rgb(path), seen)
 
 

@@ -109,6 +109,14 @@ def test_pictures_are_resized_and_turned_to_channels() -> None:
     assert train[0][0].shape == (1, 4, 4)
 
 
+@pytest.mark.parametrize(("layout", "shape"), [("CHW", (6, 5, 4)), ("HWC", (4, 6, 5))])
+def test_a_layout_is_for_arrays_that_can_be_read_in_two_ways(
+    layout: Any, shape: tuple[int, ...]
+) -> None:
+    arrays = Given([np.full((6, 5, 4), i, np.uint8) for i in range(20)])
+    assert TorchDataset(arrays, layout=layout).open().train.shape == shape
+
+
 def test_numbers_other_than_bytes_need_their_range() -> None:
     points = TensorDataset(torch.linspace(0, 1, 60).view(20, 3))
     with pytest.raises(UserError, match=r"not bytes.*set data\.source\.value_range"):
@@ -183,6 +191,17 @@ HOLE = [torch.tensor([0.0, 1.0])] * 11 + [torch.tensor([0.0, torch.nan])] * 9
         (Given([Image.new("F", (4, 4))] * 20), {}, "item 0 of Given cannot be read.*floating"),
         (Given([{"picture": 1}] * 20), {}, r"item 0 of Given has no image, only picture: set data"),
         (Given(list(PIXELS)), {"image_size": 4}, r"image_size is for pictures.*leave it out"),
+        (
+            Given(list(PIXELS[:, :2])),
+            {},
+            r"item 0 of Given is an array of shape \(2, 6, 5\), whose",
+        ),
+        (Given(list(PIXELS[:, 0])), {"layout": "CHW"}, r"layout is for three axes: leave it out"),
+        (
+            Given([Image.new("L", (4, 4))] * 20),
+            {"layout": "CHW"},
+            "layout is for arrays, and item 0",
+        ),
         (Given(list(PIXELS)), {"labels": True}, r"item 0 of Given has no label"),
         (Given(list(PIXELS), targets=[1, 2]), {"labels": True}, "has 2 labels for its 40 items"),
         (Given([(p, 0.5) for p in PIXELS]), {"labels": True}, "labels of Given are of type float"),

@@ -155,6 +155,14 @@ def test_a_folder_is_measured_whole_and_as_it_is(folder):
     assert np.array_equal(pixels[4, 0], np.asarray(Image.open(root / "000004.png")))
 
 
+def test_samples_of_nearly_one_grey_are_measured_with_a_warning(tmp_path):
+    """So a poor model looks; its samples are not wrong data."""
+    for i in range(6):
+        Image.new("L", (8, 8), 120 + i).save(tmp_path / f"{i}.png")
+    with pytest.warns(UserWarning, match="use only the levels 120 to 125"):
+        assert len(open_images(tmp_path, 3)) == 6
+
+
 def test_a_folder_of_other_images_is_refused(folder):
     root, add = folder
     add("000000.png", "RGB")

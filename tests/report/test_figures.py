@@ -17,9 +17,9 @@ from energydiff.report import (
     sample_grid,
     samples_with_traces,
 )
-from energydiff.report.free_energy import draw_free_energy
+from energydiff.report.free_energy import change_shares, draw_changes, draw_free_energy
 from energydiff.report.words import TIED, caption
-from energydiff.sampling import Euler, Langevin, karras_sigmas
+from energydiff.sampling import Euler, Langevin, Trace, karras_sigmas
 
 NORMALIZATION = Normalization(0, 255)
 
@@ -41,9 +41,9 @@ def with_rises(trace, places, height=1.5):
     return replace(trace, free_energy=value, descent=descent, claim="observed", digest="")
 
 
-def marks(trace):
+def marks(trace, draw=draw_free_energy):
     axes = Figure().add_subplot()
-    draw_free_energy(axes, trace)
+    draw(axes, trace)
     return [c.get_offsets().tolist() for c in axes.collections if c.get_gid() == "rises"]
 
 
@@ -77,6 +77,68 @@ def test_a_value_that_is_not_finite_is_marked_at_the_point_before(result):
     assert [float(trace.sigma[2]), float(trace.free_energy[2, 1])] in got
 
 
+def test_a_change_is_the_share_of_v_that_a_step_took(result):
+    value = result.trace.free_energy.double()
+    want = value[1:] / value[:-1] - 1
+    torch.testing.assert_close(change_shares(result.trace), want, rtol=1e-4, atol=1e-6)
+    assert marks(result.trace, draw_changes) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        (4.0, 1.0, -0.75),
+        (1.0, 4.0, 0.75),
+        (1.0, -1.0, -2.0),
+        (-1.0, -4.0, -0.75),
+        (0.0, 0.0, 0.0),
+        (1.0, float("nan"), 1.0),
+    ],
+)
+def test_a_change_stays_within_twice_v_also_where_v_dips_below_zero(before, after, share):
+    value = torch.tensor([[before], [after]])
+    zero, change = torch.zeros(1, 1), value.diff(dim=0)
+    sigma = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    trace = Trace(sigma, value, value, value, change, zero, zero, claim="observed")
+    assert change_shares(trace).item() == share
+
+
+def test_rises_stand_above_zero_where_their_step_ends_and_all_else_below(result):
+    """A rise of 1 %, which the decades that V goes through would hide, is seen by its side."""
+    places = [(0, 2), (3, 7), (5, 0)]
+    trace = with_rises(result.trace, places, height=1.01)
+    (got,) = marks(trace, draw_changes)
+    want = [[float(trace.sigma[k + 1]), 0.01 / 1.01] for k, _ in places]
+    torch.testing.assert_close(
+        torch.tensor(sorted(got)), torch.tensor(sorted(want)), rtol=1e-3, atol=0
+    )
+    dots = drawn_changes(trace).collections[0].get_offsets()
+    assert (dots[:, 1] > 0).sum() == len(places) and len(dots) == 7 * 9
+
+
+def test_what_rose_has_a_ground_of_its_own_above_zero(result):
+    axes = drawn_changes(result.trace)
+    (ground,) = axes.patches
+    assert ground.get_y() == 0 and ground.get_height() == pytest.approx(axes.get_ylim()[1])
+    assert axes.get_ylim()[0] < -1
+
+
+def test_only_a_final_denoising_is_called_so(result):
+    def written(trace):
+        return [text.get_text() for text in drawn_changes(trace).texts]
+
+    assert written(result.trace) == ["final denoising", "rose", "fell"]
+    data = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    chain = Langevin([1.0, 0.3], updates=5, step_size=0.5)(EmpiricalData(data), seeds=range(2))
+    assert written(chain.trace) == ["rose", "fell"]
+
+
+def drawn_changes(trace):
+    axes = Figure().add_subplot()
+    draw_changes(axes, trace)
+    return axes
+
+
 def test_v_at_constant_noise_is_drawn_against_the_step():
     """σ would put every point of a chain or a descent on one vertical line."""
     data = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -90,6 +152,9 @@ def test_v_at_constant_noise_is_drawn_against_the_step():
     assert axes.get_xlabel() == "step (noise level σ = 0.3)" and axes.get_xscale() == "linear"
     left, right = axes.get_xlim()
     assert -0.5 < left < 0 and 5 < right < 5.5
+    changes = drawn_changes(trace)
+    assert sorted(set(changes.collections[0].get_offsets()[:, 0])) == [1, 2, 3, 4, 5]
+    assert changes.get_xlabel() == "step (noise level σ = 0.3)"
 
 
 def test_v_down_a_grid_is_drawn_against_noise(result):
@@ -129,6 +194,24 @@ def test_samples_with_traces(result, tmp_path, count):
     trace = result.trace.select(slice(count))
     samples_with_traces(result.samples[:count], trace, NORMALIZATION, tmp_path / "hero.png")
     assert opened(tmp_path / "hero.png").height > 500
+
+
+def test_every_rise_of_a_shown_sample_is_marked_below_it_twice(result, tmp_path, monkeypatch):
+    """On its V and on its changes; those of samples that are not shown are not."""
+    drawings = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawings.append(self))
+    trace = with_rises(result.trace, [(0, 2), (3, 2), (5, 0), (4, 8)])
+    samples_with_traces(result.samples, trace, NORMALIZATION, tmp_path / "hero.png")
+    (drawing,) = drawings
+    marked = [
+        [sum(len(c.get_offsets()) for c in a.collections if c.get_gid() == "rises")]
+        for a in drawing.axes
+    ]
+    assert torch.tensor(marked).view(3, 7).tolist() == [
+        [0] * 7,
+        [1, 0, 2, 0, 0, 0, 0],
+        [1, 0, 2, 0, 0, 0, 0],
+    ]
 
 
 def test_samples_must_go_with_their_trace(result, tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 import torch
+from matplotlib.ticker import MaxNLocator
 
 from energydiff.evaluation.records import Comparison
 from energydiff.report.page.model import PageModel
@@ -109,8 +110,8 @@ def cost_curve(comparison: Comparison, models: Sequence[PageModel]) -> go.Figure
             hovertemplate=f"%{{text}}<br>%{{x:.3g}}<br>{name} %{{y:.4g}}<extra></extra>",
         )
     axes = {
-        kind: {"xaxis.title.text": f"{label} per sample", "xaxis.autorange": True}
-        | _ticks([x for curve in figure.data for x in curve.meta[kind]])
+        kind: {"xaxis.title.text": f"{label} per sample"}
+        | _cost_axis([x for curve in figure.data for x in curve.meta[kind]])
         for kind, label in COSTS.items()
     }
     figure.update_layout(axes["nfe"], meta=axes)
@@ -171,7 +172,7 @@ class _Scale:
         low = self._bent(1.3 * self.lowest - 0.1 * self.linear)
         high = self._bent(1.6 * self.highest)
         kept = [value for value in values if low <= self._bent(value) <= high]
-        labels = [f"{value:,g}".replace("-", "−") for value in kept]
+        labels = [f"{value:,.15g}".replace("-", "−") for value in kept]
         return {
             "range": [low, high],
             "tickvals": [self._bent(value) for value in kept],
@@ -188,13 +189,25 @@ class _Scale:
         return math.asinh(value / self.linear)
 
 
-def _ticks(values: Sequence[float]) -> dict[str, Any]:
-    """Ticks at 1, 2, 5, 10, … for a logarithmic x axis over these values."""
+def _cost_axis(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic x axis over these values with ticks at 1, 2, 5, 10, …
+
+    Values so close together that fewer than three of these lie among them have evenly spaced ticks.
+    """
     values = [value for value in values if value > 0] or [1.0]
-    powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))))
+    pad = max(1.05, (max(values) / min(values)) ** 0.06)
+    low, high = min(values) / pad, max(values) * pad
+    powers = range(math.floor(math.log10(low)), 1 + math.floor(math.log10(high)))
     ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
-    ticks.append(10.0**powers.stop)
-    return {"xaxis.tickvals": ticks, "xaxis.ticktext": [f"{tick:g}" for tick in ticks]}
+    if sum(low <= tick <= high for tick in ticks) < 3:
+        evenly = MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=3)
+        ticks = [float(tick) for tick in evenly.tick_values(low, high)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    return {
+        "xaxis.range": [math.log10(low), math.log10(high)],
+        "xaxis.tickvals": ticks,
+        "xaxis.ticktext": [f"{tick:g}" for tick in ticks],
+    }
 
 
 def _last_finite(trace: Trace, point: int, sample: int) -> float:
@@ -215,7 +228,14 @@ def _thinned(series: Series) -> Series:
 def _figure(height: int, x: str, y: str) -> go.Figure:
     """Bare axes; the style sheet gives text and grid the colours of light and dark."""
     figure = go.Figure()
-    axis = {"fixedrange": True, "zeroline": False, "showline": False, "ticks": ""}
+    axis = {
+        "automargin": True,  # room for long labels, with the title beside and not upon them
+        "fixedrange": True,
+        "zeroline": False,
+        "showline": False,
+        "ticks": "",
+        "ticklabelstandoff": 5,
+    }
     figure.update_layout(
         template="none",
         height=height,
@@ -227,6 +247,6 @@ def _figure(height: int, x: str, y: str) -> go.Figure:
         dragmode=False,
         hovermode="closest",
         xaxis={**axis, "title": {"text": x}, "showgrid": False},
-        yaxis={**axis, "title": {"text": y}, "showgrid": True, "gridwidth": 1},
+        yaxis={**axis, "title": {"text": y, "standoff": 10}, "showgrid": True, "gridwidth": 1},
     )
     return figure

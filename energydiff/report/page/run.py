@@ -13,6 +13,12 @@ from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
 Series = list[tuple[float, float]]
 
 
+def run_name(path: str | Path) -> str:
+    """What a page that is sent calls a model: its folder's name, with what follows of a file's."""
+    path = Path(path).resolve()
+    return "/".join(path.parts[-3:]) if path.suffix == ".ckpt" else path.name
+
+
 def read_metrics(run: Path) -> dict[str, Series]:
     """What a run logged: by name, pairs of images seen and value, in the order of images.
 

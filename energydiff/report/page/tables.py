@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from energydiff.errors import UserError
 from energydiff.evaluation.records import Comparison, Controls, Interval, Provenance
 from energydiff.report.page.model import PageModel
+from energydiff.report.page.run import run_name
 from energydiff.report.words import counts, distance, interval, number, numbers
 from energydiff.saving import SavedModel
 
@@ -66,17 +68,20 @@ def training(model: PageModel) -> Table:
         "noise levels": noise and f"σ = {noise.sigma_min:g} to {noise.sigma_max:g}",
         "training seed": saved.config.get("seed_everything"),
         "versions": versions,
-        "path": model.path,
+        "folder": run_name(model.path),
     }
     kept = [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
     return Table(model.name, ("", "value"), kept, text=True)
 
 
 def _data_set(source: dict[str, Any]) -> str:
-    """In words, without building it: a class of one's own need not be there."""
+    """In words, without building it: a class of one's own need not be there.
+
+    A folder goes by its name alone.
+    """
     name = source.get("class_path", "").rpartition(".")[2]
     root = source.get("init_args", {}).get("root")
-    return f"{name} in {root}" if root else name
+    return f"{name} in {Path(root).name}" if root else name
 
 
 def certificates(records: Sequence[tuple[str, dict[str, Any]]]) -> Table:
@@ -135,7 +140,7 @@ def blocks(comparison: Comparison) -> Table:
     """Distance of every block of seeds."""
     count = comparison.provenance.blocks
     rows = [
-        (f"{letter}, {run}", *numbers(*values), *([""] * (count - len(values))))
+        (f"{letter}, {run_name(run)}", *numbers(*values), *([""] * (count - len(values))))
         for letter, arm in (("A", comparison.a), ("B", comparison.b))
         for run, values in zip(arm.runs, arm.block_frechet, strict=False)
     ]
@@ -144,10 +149,12 @@ def blocks(comparison: Comparison) -> Table:
 
 
 def provenance(record: Provenance) -> Table:
-    """All that the numbers depend on beside the models."""
+    """All that the numbers depend on beside the models; a folder by its name alone."""
     rows = []
     for field in fields(record):
         value = getattr(record, field.name)
+        if field.name == "data":
+            value = _without_folders(value)
         if isinstance(value, dict):
             value = ", ".join(f"{name} {version}" for name, version in value.items())
         if isinstance(value, float):
@@ -206,6 +213,13 @@ def beside(comparison: Comparison) -> Table:
     ]
     caption = "Measured beside quality"
     return Table(caption, ("", _arm("A", a.name), _arm("B", b.name)), rows)
+
+
+def _without_folders(data: str) -> str:
+    """``folder at /of/the/author/icons, train part`` as ``folder at icons, train part``."""
+    source, at, rest = data.partition(" at ")
+    root, comma, part = rest.rpartition(", ")
+    return f"{source}{at}{Path(root).name}{comma}{part}" if at else data
 
 
 def _difference(value: Interval) -> tuple[str, str, str]:

@@ -3,12 +3,14 @@
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from energydiff.report.page import PageModel
+from energydiff.evaluation.records import Comparison, CurvePoint
+from energydiff.report.page import PageModel, write_page
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,29 @@ def opened(browser: Any, page: Path) -> Any:
     browser.get(page.as_uri())
     yield browser
     assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+@pytest.fixture(scope="module")
+def wide(models: list[PageModel], comparison: Comparison, tmp_path_factory: Any) -> Path:
+    """A page with long names, large numbers, and costs and distances that lie close together."""
+    trace = models[0].trace
+    assert trace is not None
+    large = {name: 1e5 * array for name, array in trace.arrays().items() if name != "sigma"}
+    names = "icons_energy_unet_64px_seed0", "icons_baseline_unet_64px_seed0"
+    trace = replace(trace, **large, digest="")
+    named = [replace(m, name=name) for m, name in zip(models, names, strict=True)]
+    named[0] = replace(named[0], trace=trace, metrics={"quality/frechet": [(1e6, 123456.0)]})
+    arms = [
+        replace(
+            arm,
+            name=name,
+            curve=[CurvePoint(s, replace(arm.cost, nfe=2 * s), 123456.0 + s) for s in (16, 17, 18)],
+        )
+        for arm, name in zip((comparison.a, comparison.b), names, strict=True)
+    ]
+    out: Path = tmp_path_factory.mktemp("wide") / "report.html"
+    write_page(named, replace(comparison, a=arms[0], b=arms[1]), {}, out)
+    return out
 
 
 def resize(browser: Any, width: int) -> None:
@@ -151,6 +176,66 @@ def test_the_page_is_no_wider_than_the_screen(opened: Any) -> None:
             "return [document.documentElement.scrollWidth, innerWidth]"
         )
         assert page <= screen == width
+
+
+def test_nothing_is_cut_off_however_long_the_names_and_narrow_the_screen(
+    opened: Any, wide: Path
+) -> None:
+    """No table has to be pushed aside to see what is better, and no label loses its first digit."""
+    for width in (1280, 390):
+        resize(opened, width)
+        opened.get(wide.as_uri())
+        opened.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+        time.sleep(0.5)
+        page, pushed, cut = opened.execute_script(
+            """const inside = (small, large) =>
+              small.left >= large.left - 0.5 && small.right <= large.right + 0.5 &&
+              small.top >= large.top - 0.5 && small.bottom <= large.bottom + 0.5;
+            const box = (element) => element.getBoundingClientRect();
+            return [document.documentElement.scrollWidth,
+              [...document.querySelectorAll(".scroll")].filter((table) =>
+                table.scrollWidth > table.clientWidth).map((table) => table.ariaLabel),
+              [...document.querySelectorAll(".plot text")].filter((text) =>
+                box(text).width && !inside(box(text), box(text.closest(".plot"))))
+                .map((text) => text.textContent)];"""
+        )
+        assert page <= width
+        assert (pushed, cut) == ([], [])
+        verdicts = opened.execute_script(
+            """return [...document.querySelectorAll("td")].filter((cell) =>
+              ["better", "not separable"].includes(cell.textContent)).map((cell) => {
+                const { left, right, height } = cell.getBoundingClientRect();
+                return [left >= 0, right <= innerWidth, height > 0];
+              })"""
+        )
+        assert verdicts == [[True] * 3] * 2
+
+
+def test_the_titles_of_axes_do_not_lie_upon_their_numbers(opened: Any, wide: Path) -> None:
+    opened.get(wide.as_uri())
+    time.sleep(0.5)
+    gaps = opened.execute_script(
+        """return [...document.querySelectorAll(".plot")].flatMap((plot) => {
+          const title = plot.querySelector(".ytitle"), ticks = [...plot.querySelectorAll(".ytick")];
+          if (!title) return [];
+          const left = Math.min(...ticks.map((tick) => tick.getBoundingClientRect().left));
+          return [left - title.getBoundingClientRect().right];
+        })"""
+    )
+    assert len(gaps) == 2 and min(gaps) > 0
+
+
+def test_the_cost_chart_has_three_ticks_at_least(opened: Any, page: Path, wide: Path) -> None:
+    for file in (page, wide):
+        opened.get(file.as_uri())
+        for kind in ("nfe", "forward_equivalents", "seconds"):
+            opened.execute_script(f"document.querySelector('input[value={kind}]').click()")
+            time.sleep(0.1)
+            ticks = opened.execute_script(
+                """return [...document.querySelectorAll("#cost-figure .xtick")].filter((tick) =>
+                  getComputedStyle(tick).opacity > 0).map((tick) => tick.textContent)"""
+            )
+            assert len(set(ticks)) >= 3
 
 
 def test_it_follows_the_colour_scheme(opened: Any) -> None:

@@ -1,6 +1,7 @@
 """The page's curves: axes of V, marks of rises, ticks of cost, thinned training curves."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -70,15 +71,45 @@ def test_rises_are_marked_where_they_end(models: list[PageModel], falling: torch
     assert figure.data[0].y[2] is None
 
 
-def test_cost_ticks_surround_the_points(models: list[PageModel], comparison: Comparison) -> None:
-    figure = cost_curve(comparison, models)
+def cost_axis(comparison: Comparison, models: list[PageModel], *seconds: float) -> dict[str, Any]:
+    """The axis of seconds where these are the costs of both curves."""
+    curve = [
+        CurvePoint(i, replace(comparison.a.cost, seconds=s), 1.0) for i, s in enumerate(seconds)
+    ]
+    arms = {"a": replace(comparison.a, curve=curve), "b": replace(comparison.b, curve=curve)}
+    figure = cost_curve(replace(comparison, **arms), models)
     assert figure is not None
-    axes = figure.layout.meta
-    assert axes["nfe"]["xaxis.ticktext"] == ["1", "2", "5", "10", "20", "50", "100"]
-    assert axes["seconds"]["xaxis.ticktext"][0] == "0.001"
-    free = [CurvePoint(p.steps, replace(p.cost, seconds=0.0), 1.0) for p in comparison.a.curve]
-    arms = {"a": replace(comparison.a, curve=free), "b": replace(comparison.b, curve=free)}
-    assert cost_curve(replace(comparison, **arms), models) is not None
+    axis: dict[str, Any] = figure.layout.meta["seconds"]
+    return axis
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ticks"),
+    [
+        ((1.0, 100.0), ["1", "2", "5", "10", "20", "50", "100"]),
+        ((0.004, 0.016), ["0.005", "0.01", "0.015"]),
+        ((13.0, 81.0), ["20", "40", "60", "80"]),
+        ((37.4, 37.5, 37.8), ["36", "37", "38", "39"]),
+        ((0.0, 0.0), ["0.96", "0.98", "1", "1.02", "1.04"]),
+    ],
+    ids=["decades", "an octave", "five-fold", "close", "free"],
+)
+def test_cost_ticks(
+    models: list[PageModel], comparison: Comparison, seconds: tuple[float, ...], ticks: list[str]
+) -> None:
+    assert cost_axis(comparison, models, *seconds)["xaxis.ticktext"] == ticks
+
+
+@pytest.mark.parametrize("low", [3e-4, 0.0097, 1.9, 37.0, 8191.0])
+@pytest.mark.parametrize("ratio", [1.0, 1.001, 1.3, 2.5, 9.0, 300.0])
+def test_at_least_three_cost_ticks_lie_on_the_axis(
+    models: list[PageModel], comparison: Comparison, low: float, ratio: float
+) -> None:
+    axis = cost_axis(comparison, models, low, low * ratio)
+    left, right = (10**end for end in axis["xaxis.range"])
+    assert left < low and right > low * ratio
+    assert sum(left <= tick <= right for tick in axis["xaxis.tickvals"]) >= 3
+    assert len(set(axis["xaxis.ticktext"])) == len(axis["xaxis.tickvals"])
 
 
 def test_an_arm_has_the_colour_of_its_model(

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from energydiff.data import Normalization
+from energydiff.data import Folder, Normalization
 from energydiff.energies import GaussianMixture, NoiseRange
 from energydiff.errors import UserError
 from energydiff.evaluation import OpenedModel
+from energydiff.evaluation.data import EvaluationData
 from energydiff.evaluation.records import Comparison, Interval
 from energydiff.report.page import PageModel, page_model, write_page
-from energydiff.saving import SavedModel, save_model
+from energydiff.saving import LAST_CHECKPOINT, SavedModel, save_model
 
 
 class Reader(HTMLParser):
@@ -114,6 +115,40 @@ def test_a_failed_control_takes_the_verdict_back(
     reader = written(models, replace(comparison, controls=controls), tmp_path / "page.html")
     assert "but a control failed, so do not lean on it" in reader.text
     assert "(blur) was not seen" in reader.text
+
+
+def test_v_is_defined_where_it_is_drawn(page: Path) -> None:
+    reader = Reader(page)
+    assert "V(x, σ) = σ² [E(x, σ) − (d/2) log 2πσ²], where E is the learned energy" in reader.text
+    assert reader.text.index("(d/2) log 2πσ²") < reader.text.index("V of every sample")
+
+
+def test_folders_go_by_their_names_and_no_path_of_this_machine_is_sent(
+    models: list[PageModel], comparison: Comparison, tmp_path: Path
+) -> None:
+    """Not in a table, nor in the data that the figures are drawn from."""
+    root = Path(models[0].path).parent / "my icons, all"
+    source = {"class_path": "energydiff.data.Folder", "init_args": {"root": str(root)}}
+    config = models[0].model.config | {"data": {"source": source}}
+    saved = replace(models[0].model, config=config)
+    run, export = (Path(model.path) for model in models)
+    first = replace(models[0], model=saved, path=str(run / LAST_CHECKPOINT))
+    described = EvaluationData(source=Folder(root)).describe()
+    measured = replace(
+        comparison,
+        a=replace(comparison.a, runs=[first.path]),
+        provenance=replace(comparison.provenance, data=described),
+    )
+    out = tmp_path / "page.html"
+    reader = written([first, models[1]], measured, out)
+    assert str(root) in described
+    assert not [folder for folder in (root, run, export) if str(folder.parent) in out.read_text()]
+    assert reader.row("data set") == ["Folder in my icons, all"]
+    assert reader.row("data") == ["folder at my icons, all, train part"]
+    names = "run/checkpoints/last.ckpt", "export"
+    assert [row[1] for row in reader.rows if row and row[0] == "folder"] == list(names)
+    for letter, name in zip("AB", names, strict=True):
+        assert reader.row(f"{letter}, {name}") == ["8.10", "8.40"]
 
 
 def test_only_the_published_network_makes_an_fid(

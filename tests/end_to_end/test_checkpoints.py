@@ -1,0 +1,107 @@
+"""Checkpoints: written whole, and refused in a sentence where they are none."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from energydiff.training.checkpoint import WholeCheckpointIO
+
+BAD = {
+    "empty": b"",
+    "cut": None,  # the first half of a good one
+    "text": b"not a checkpoint",
+}
+
+
+@pytest.fixture
+def run(unet_run: Path, tmp_path: Path) -> Path:
+    """A copy of a trained run, to be damaged."""
+    return Path(shutil.copytree(unet_run, tmp_path / "run"))
+
+
+def damage(file: Path, kind: str) -> None:
+    good = file.read_bytes()
+    content = BAD[kind]
+    file.write_bytes(good[: len(good) // 2] if content is None else content)
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "sample", "complete"])
+def test_a_damaged_checkpoint_is_a_sentence(
+    command: str, kind: str, run: Path, tiny_unet: Path, door
+) -> None:
+    file = run / "checkpoints" / "last.ckpt"
+    damage(file, kind)
+    before = file.read_bytes()
+    if command in ("sample", "complete"):
+        done = door(command, run)
+    else:
+        done = door(command, "--config", tiny_unet, "--trainer.default_root_dir", run)
+    assert str(file) in done.sentence and "restore it" in done.sentence
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2]], ids=["dict", "list"])
+def test_a_checkpoint_of_another_program_is_a_sentence(
+    command: str, content: object, run: Path, tiny_unet: Path, door
+) -> None:
+    file = run / "checkpoints" / "last.ckpt"
+    torch.save(content, file)
+    done = door(command, "--config", tiny_unet, "--trainer.default_root_dir", run)
+    assert done.sentence == f"error: {file} is not a checkpoint of this package."
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("export", "is an export"), (".", "is a folder"), ("none.ckpt", "does not exist")],
+)
+def test_what_is_no_checkpoint_is_called_what_it_is(
+    given: str, said: str, run: Path, tiny_unet: Path, door
+) -> None:
+    options = ("--config", tiny_unet, "--trainer.default_root_dir", run)
+    done = door("fit", *options, "--ckpt_path", run / given)
+    assert f"{run / given} {said}" in done.sentence
+
+
+def test_training_writes_no_checkpoint_by_way_of_the_temporary_folder(
+    tiny_mlp: Path, tmp_path: Path, door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may be another file system, where a move is a copy over the only checkpoint."""
+    elsewhere = tmp_path / "temporary"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    saved: list[Path] = []
+    save = WholeCheckpointIO.save_checkpoint
+
+    def spy(self: WholeCheckpointIO, checkpoint: dict, path: str, **options: object) -> None:
+        save(self, checkpoint, path, **options)
+        saved.append(Path(path))
+
+    monkeypatch.setattr(WholeCheckpointIO, "save_checkpoint", spy)
+    done = door("fit", "--config", tiny_mlp, "--trainer.default_root_dir", tmp_path / "run")
+    assert done.code == 0, done.err
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert saved and set(saved) == {last}
+    assert [file.name for file in last.parent.iterdir()] == ["last.ckpt"]
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "last.ckpt"
+    WholeCheckpointIO().save_checkpoint({"step": 1}, file)
+
+    def full(content: object, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        WholeCheckpointIO().save_checkpoint({"step": 2}, file)
+    assert torch.load(file, weights_only=True) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
