@@ -154,6 +154,7 @@ class EnergyDiffCLI(LightningCLI):
         import_modules(modules)
         _arrange(parser)
         self.config = parser.parse_args(args)
+        _fix_root(self.config)
         self.config["import"] = list(dict.fromkeys([*modules, *values(args, "--import")]))
 
     def go(self) -> None:
@@ -330,6 +331,14 @@ class EnergyDiffCLI(LightningCLI):
                     " would be wrong, so keep the value or choose another"
                     " trainer.default_root_dir."
                 )
+
+
+def _fix_root(config: Any) -> None:
+    """A path to the data, made absolute: what is recorded holds from any working folder."""
+    place = "data.source.init_args.root"
+    for name in (place, *(f"{part}.{place}" for part in ("fit", "validate", "test"))):
+        if root := config.get(name):
+            config[name] = type(root)(Path(root).expanduser().resolve())
 
 
 def _steps(total_images: int, batch_size: int) -> int:

@@ -191,7 +191,10 @@ def _normalization(
         )
     low, high = value_range or (float(lowest[train].min()), float(highest[train].max()))
     if value_range is None and low == high:
-        raise UserError(f"{path}: every training value is {low}; set data.source.value_range.")
+        raise UserError(
+            f"{path}: every training value is {low:g}, so nothing can be learnt: check the file,"
+            " or set data.source.value_range if that is meant."
+        )
     return Normalization(low, high)
 
 

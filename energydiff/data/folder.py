@@ -20,6 +20,8 @@ from energydiff.data.split import HELD_OUT, split_rows
 from energydiff.data.values import UnreadableImage
 from energydiff.errors import UserError
 
+ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
+
 
 class FolderSource(Source):
     """Image files under ``root``; names are their paths relative to it, with slashes."""
@@ -80,12 +82,12 @@ class Folder(DataSpec):
         train, held = split_rows(source.names, self.held_out, str(self.root))
         return Splits(source.select(train), source.select(held))
 
-    def whole(self, refuse_faint: bool = True) -> FolderSource:
+    def whole(self, measured: bool = False) -> FolderSource:
         """All samples, by name.
 
         Args:
-            refuse_faint: whether images whose values nowhere fill their range are refused; a
-                warning tells of them otherwise.
+            measured: samples to be measured, whose folder is named and has no options to set: if
+                their values nowhere fill their range, a warning tells of it instead.
 
         Raises:
             UserError: a root without images, a broken image unless it may be skipped, images whose
@@ -95,9 +97,9 @@ class Folder(DataSpec):
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise UserError(
-                f"{root} is a file: set data.source.root to the folder it lies in."
-                if root.exists()
-                else f"{root} does not exist: set data.source.root to a folder of images."
+                f"{root} {'is a file' if root.exists() else 'does not exist'}:"
+                f" {'give' if measured else 'set data.source.root to'} a folder of images"
+                f"{', unpacked' if root.suffix.lower() in ARCHIVES else ''}."
             )
         size = self.image_size
         if size is not None and size < 1:
@@ -107,11 +109,13 @@ class Folder(DataSpec):
         if not found:
             raise UserError(f"{root} holds no images: the suffixes read are {_listed(SUFFIXES)}.")
         sizes, broken = check_images(
-            root, found, self.workers, self.cache_dir, colour, refuse_faint
+            root, found, self.workers, self.cache_dir, colour, not measured
         )
         if broken:
-            _handle_broken(root, broken, len(found), self.on_error, self.max_skipped)
-        height, width = (size, size) if size else _common_size(root, sizes)
+            skip = "" if measured else ", or set data.source.on_error to skip"
+            _handle_broken(root, broken, len(found), self.on_error, self.max_skipped, skip)
+        resize = "measure images of one size" if measured else "set data.source.image_size"
+        height, width = (size, size) if size else _common_size(root, sizes, resize)
         names = list(sizes)
         classes, indices = _folder_classes(root, names) if self.labels else ((), None)
         return FolderSource(
@@ -155,15 +159,19 @@ def _refuse(error: OSError) -> None:
 
 
 def _handle_broken(
-    root: Path, broken: dict[str, str], count: int, on_error: str, max_skipped: float
+    root: Path,
+    broken: dict[str, str],
+    count: int,
+    on_error: str,
+    max_skipped: float,
+    else_skip: str,
 ) -> None:
     share = len(broken) / count
     if on_error == "fail":
         name, reason = next(iter(broken.items()))
         others = f", and {len(broken) - 1} more cannot either" if len(broken) > 1 else ""
         raise UserError(
-            f"{root / name} cannot be read ({reason}){others}: repair or remove it, or set "
-            "data.source.on_error to skip."
+            f"{root / name} cannot be read ({reason}){others}: repair or remove it{else_skip}."
         )
     if share > max_skipped:
         raise UserError(
@@ -174,14 +182,14 @@ def _handle_broken(
     warnings.warn(f"Left out {len(broken)} of {count} images ({share:.2%}):{lines}", stacklevel=4)
 
 
-def _common_size(root: Path, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
-    """The height and width that all images have."""
+def _common_size(root: Path, sizes: dict[str, tuple[int, int]], advice: str) -> tuple[int, int]:
+    """The height and width that all images have; ``advice`` is what to do if they have not."""
     first, size = next(iter(sizes.items()))
     for name, other in sizes.items():
         if other != size:
             raise UserError(
                 f"{root} holds images of different sizes ({first} is {size[1]}x{size[0]}, {name} "
-                f"is {other[1]}x{other[0]}): set data.source.image_size."
+                f"is {other[1]}x{other[0]}): {advice}."
             )
     return size
 

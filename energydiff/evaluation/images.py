@@ -43,7 +43,7 @@ def open_images(folder: str | Path, channels: int, image_size: int | None = None
     of one grey: that is a warning.
     """
     place = Path(folder).expanduser()
-    colour = Folder(place, image_size).whole(refuse_faint=False)
+    colour = Folder(place, image_size).whole(measured=True)
     if channels == 3:
         return colour
     pixels, _ = colour[0]
@@ -52,4 +52,4 @@ def open_images(folder: str | Path, channels: int, image_size: int | None = None
             f"the images in {folder} have 3 channels, the reference has {channels}: give samples"
             " and data of the same kind."
         )
-    return Folder(place, image_size, channels=1).whole(refuse_faint=False)
+    return Folder(place, image_size, channels=1).whole(measured=True)

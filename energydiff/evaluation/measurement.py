@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -115,13 +116,15 @@ class Measurement:
         )
 
     def floor(self, features: Tensor) -> Floor:
-        """Held-out images beside as many samples, from their features (n, f)."""
-        other = self.splits.held_out if self.data.reference == "train" else self.splits.train
+        """Images of the other part beside as many samples, from their features (n, f)."""
+        against_train = self.data.reference == "train"
+        other = self.splits.held_out if against_train else self.splits.train
         part = other.spread(len(features))
         count = len(part)
         real = reference_features(part, self._extractor(), cache=self.settings.store).features
         samples = self.extractor.features(features[:count])
-        return Floor(count, self.distance(real), self.distance(samples))
+        name: Literal["held-out", "training"] = "held-out" if against_train else "training"
+        return Floor(count, self.distance(real), self.distance(samples), name)
 
     def _extractor(self) -> Extractor:
         """On its device: after sampling Lightning left it elsewhere."""

@@ -111,16 +111,21 @@ class Quality:
 
 @dataclass(frozen=True)
 class Floor:
-    """Held-out images beside samples, at one number of both: the distance is biased in it.
+    """Real images beside samples, at one number of both: the distance is biased in it.
+
+    The images are of the part that is not the reference.
 
     Attributes:
-        count: of held-out images, and of samples.
+        count: of these images, and of samples.
         held_out, samples: their Fréchet distances to the reference.
+        part: what these images are: held-out, or training where the held-out ones are the
+            reference.
     """
 
     count: int
     held_out: float
     samples: float
+    part: Literal["held-out", "training"] = "held-out"
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,14 @@ class Controls:
         found = []
         if self.same.verdict != "not separable":
             found.append("A differs from itself under other seeds: the intervals are too narrow.")
-        if self.degraded.verdict != "worse":
+        if self.degraded.verdict == "better":
+            d = self.degraded
+            found.append(
+                f"The known degradation ({self.degradation}) lowered the distance"
+                f" ({d.mean:.3g} [{d.low:.3g}, {d.high:.3g}]): A's samples are so noisy that"
+                " smoothing brings them nearer to the data: too noisy to judge by this distance."
+            )
+        elif self.degraded.verdict != "worse":
             found.append(
                 f"The known degradation ({self.degradation}) was not seen: at this n no smaller"
                 " difference can be."

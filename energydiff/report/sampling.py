@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -35,12 +36,22 @@ RECORD = ("trace.npz", "trace.json", "free_energy.png", "certificate.json")
 
 
 def require_room(out: Path, count: int, record: bool) -> None:
-    """``UserError`` if ``out`` holds more of an earlier set than this one would replace.
+    """``UserError`` if ``out`` holds files that are no earlier set of samples, or more of one.
+
+    Only what a sampling left is replaced.
 
     ``count`` images are to be written, and a record of their making if ``record``.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out takes a folder.")
+    ours = ("samples.npz", "grid.png", *RECORD)
+    foreign = [name for name in ours if (out / name).exists()]
+    foreign += [f"images/{f.name}" for f in out.glob("images/*.png") if f.stem.isdigit()][:1]
+    if foreign and not _is_sampling(out):
+        raise UserError(
+            f"{out} holds {foreign[0]}, and not as a sampling leaves it: choose another --out or"
+            " move it away."
+        )
     stale = [f for f in out.glob("images/*.png") if f.stem.isdigit() and int(f.stem) >= count]
     if stale:
         raise UserError(
@@ -52,6 +63,17 @@ def require_room(out: Path, count: int, record: bool) -> None:
             f"{out} holds the record of other samples ({', '.join(old)}); choose another --out or"
             " move it away."
         )
+
+
+def _is_sampling(folder: Path) -> bool:
+    """Whether a sampling, perhaps one whose images could not be drawn, wrote into a folder."""
+    try:
+        if (folder / "samples.npz").exists():
+            with np.load(folder / "samples.npz", allow_pickle=False) as archive:
+                return {"samples", "raw"} <= set(archive.files)
+        return "digest" in json.loads((folder / "trace.json").read_text())
+    except (OSError, ValueError, TypeError, AttributeError, BadZipFile):
+        return False
 
 
 def write_sampling(

@@ -96,7 +96,7 @@ def _sides() -> dict[str, Callable[[Arm], str]]:
 
 
 def _floor_name(floor: Floor) -> str:
-    return f"at n = {floor.count:,}; of as many held-out images"
+    return f"at n = {floor.count:,}; of as many {floor.part} images"
 
 
 def _floor_values(floor: Floor) -> str:

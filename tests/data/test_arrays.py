@@ -184,7 +184,7 @@ def test_the_first_sample_that_is_not_finite_is_named(
         (np.zeros((5, 2), complex), "type complex128: save real numbers"),
         (np.array([["a"], ["b"]]), "type <U1: save real numbers"),
         (np.array([[{}], [None]]), "cannot be read as an array of numbers"),
-        (np.full((40, 2), 3.0), r"every training value is 3\.0; set data\.source\.value_range"),
+        (np.full((40, 2), 3.0), r"every training value is 3, .* set data\.source\.value_range"),
         (np.arange(4.0).reshape(2, 2), "none of its 2 samples"),
     ],
 )

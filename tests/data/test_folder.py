@@ -167,7 +167,7 @@ def test_folders_that_are_refused(
 
 
 def test_a_file_is_no_folder(make_images: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match=r"0\.png is a file: set data\.source\.root to the folder"):
+    with pytest.raises(UserError, match=r"0\.png is a file: set data\.source\.root to a folder"):
         Folder(make_images(NAMES) / "cat" / "0.png").open()
 
 

@@ -1,6 +1,7 @@
 """``energydiff evaluate``: what it leaves, and what it says when it cannot."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -160,8 +161,11 @@ def test_a_folder_of_images_is_measured_too(evaluate, tmp_path: Path) -> None:
     assert json.loads(written(done.out).read_text())["provenance"]["sampler"] == "none"
     few = evaluate("fid", folder, "-n", 60)
     assert "has 40 images, fewer than -n 60" in few.sentence
+    Image.fromarray(pixels[0, :4]).save(folder / "7.png")
+    assert evaluate("fid", folder).sentence.endswith("measure images of one size.")
     (folder / "7.png").write_bytes(b"not an image")
-    assert "7.png" in evaluate("fid", folder).sentence
+    broken = evaluate("fid", folder).sentence
+    assert "7.png" in broken and broken.endswith("repair or remove it.")
     assert "give --data" in evaluate("fid", folder, data=()).sentence
 
 
@@ -225,8 +229,10 @@ def test_a_data_file_without_a_source_is_about_the_runs_own(
     part.write_text("reference: held_out\n")
     done = evaluate("fid", arrays_run, data=("--data", part))
     assert done.code == 0, done.err
-    provenance = json.loads(written(done.out).read_text())["provenance"]
-    assert provenance["data"] == f"arrays at {arrays_run.parent / 'own.npz'}, held_out part"
+    found = json.loads(written(done.out).read_text())
+    expected = f"arrays at {arrays_run.parent / 'own.npz'}, held_out part"
+    assert found["provenance"]["data"] == expected
+    assert found["floor"]["part"] == "training" and "training images" in done.out
 
 
 def test_no_data_set_is_measured_that_nobody_named(evaluate, digits_model, tmp_path: Path) -> None:
@@ -266,6 +272,34 @@ def test_a_part_of_class_folders_has_all_classes(evaluate, tmp_path: Path) -> No
     assert again == found["classes"]
     other = json.loads(written(evaluate("fid", tmp_path / "classes", "--seed", 1).out).read_text())
     assert other["quality"] != found["classes"]["quality"]
+
+
+def test_a_run_is_evaluated_from_another_folder_and_with_its_own_options(
+    door, tiny_mlp: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative root is recorded as the place that it was; labels and on_error are kept."""
+    monkeypatch.setattr(classifier, "SHOWN_IMAGES", 3_000)
+    digits = Digits(labels=True).open().train
+    for i in range(150):
+        raw, label = digits[i]
+        (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
+        pixels = np.repeat(raw.numpy()[0, :, :, None] * 15, 3, 2).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / str(label) / f"{i}.png")
+    (tmp_path / "images" / "0" / "broken.png").write_bytes(b"nothing")
+    root = os.path.relpath(tmp_path / "images", Path(__file__).parents[2])
+    source = {"root": root, "labels": "true", "on_error": "skip", "max_skipped": 0.1}
+    fit = ["fit", "--config", tiny_mlp, "--model.total_images", 64, "--finish.evaluations", 64]
+    fit += ["--data.source", "Folder", "--data.flip", "false"]
+    fit += [x for name, value in source.items() for x in (f"--data.source.{name}", value)]
+    run = tmp_path / "run"
+    trained = door(*fit, "--trainer.default_root_dir", run)
+    assert trained.code == 0, trained.err
+    config = energydiff.saving.open_model(run).config
+    assert config["data"]["source"]["init_args"]["root"] == str((tmp_path / "images").resolve())
+    done = door("evaluate", "fid", run, *FEW, "--store", store)
+    assert done.code == 0, done.err
+    provenance = json.loads(written(done.out).read_text())["provenance"]
+    assert provenance["data"] == f"folder at {tmp_path / 'images'}, train part"
 
 
 def test_a_comma_in_a_name_is_no_second_model(evaluate, digits_model) -> None:

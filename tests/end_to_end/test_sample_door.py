@@ -103,6 +103,12 @@ def test_the_certificate_is_that_of_the_trace(sampled: Path) -> None:
 
 def test_a_saved_trace_is_read_back_and_certified(sampled: Path) -> None:
     certificate = certify(load_trace(sampled))
+    assert str(certificate).startswith("The certificate holds: V fell at all ") or (
+        str(certificate).startswith("The certificate fails: V rose at ")
+    )
+    assert "Certificate(" not in str(certificate) and "A pass of the descent part" in str(
+        certificate
+    )
     assert certificate.steps == (POINTS - 1) * COUNT
     assert certificate.claim == read_json(sampled / "certificate.json")["claim"]
 
@@ -398,6 +404,21 @@ def test_the_images_of_a_larger_set_are_not_mixed_in(sampled: Path, export, door
     options = ["--num_samples", COUNT - 2, "--steps", STEPS, "--out", sampled]
     done = door("sample", export(), *options, "--accelerator", "cpu")
     assert "holds 2 images beyond the 3 to be written" in done.sentence
+
+
+def test_foreign_files_are_not_overwritten(export, door, out: Path) -> None:
+    """Nor refused where an earlier sampling wrote them."""
+    options = ["--num_samples", 2, "--steps", 2, "--out", out, "--accelerator", "cpu"]
+    (out / "images").mkdir(parents=True)
+    (out / "images" / "000001.png").write_bytes(b"mine")
+    assert "holds images/000001.png" in door("sample", export(), *options).sentence
+    assert (out / "images" / "000001.png").read_bytes() == b"mine"
+    (out / "images" / "000001.png").unlink()
+    (out / "samples.npz").write_bytes(b"mine too")
+    assert "holds samples.npz" in door("sample", export(), *options).sentence
+    (out / "samples.npz").unlink()
+    assert door("sample", export(), *options).code == 0
+    assert door("sample", export(), *options).code == 0
 
 
 def test_a_file_is_no_folder_to_write_to(export, door, out: Path) -> None:

@@ -63,6 +63,14 @@ def test_controls_that_fail_are_named() -> None:
     assert good.failures() == []
     bad = replace(good, same=Interval(2, 1, 3), degraded=Interval(0, -1, 1))
     assert [s.split()[0:2] for s in bad.failures()] == [["A", "differs"], ["The", "known"]]
+    assert "was not seen" in bad.failures()[1]
+
+
+def test_a_degradation_that_is_an_improvement_was_seen() -> None:
+    noisy = Controls(Interval(0, -1, 1), Interval(-203, -294, -113), "blur", Floor(10, 1.0, 1.2))
+    (told,) = noisy.failures()
+    assert "(blur) lowered the distance (-203 [-294, -113])" in told and "too noisy" in told
+    assert "not seen" not in told
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,8 @@ def open_classifier(
     if train is None or held_out is None or not (train.classes and held_out.classes):
         raise UserError(
             "the extractor classifier is trained on class labels, which this data set does not"
-            " have: set data.labels if its files do, or choose another extractor."
+            " have: set data.source.labels to true if its files have them, or choose another"
+            " extractor."
         )
     images, labels = _load(train, "Reading training images")
     epochs = recipe.default_epochs(len(images))

@@ -128,7 +128,7 @@ def controls(record: Controls) -> Table:
             "yes" if degraded.low > 0 else "no",
         ),
         (
-            f"the floor: {record.floor.count:,} held-out images (as many samples of A:"
+            f"the floor: {record.floor.count:,} {record.floor.part} images (as many samples of A:"
             f" {number(record.floor.samples)})",
             *(number(record.floor.held_out), "–", "–", "–"),
         ),
