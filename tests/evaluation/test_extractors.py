@@ -302,7 +302,7 @@ def test_files_of_other_things_are_refused_and_not_run(name, tmp_path, capfd):
 def test_a_classifier_needs_labels():
     splits = Digits().open()
     for data in ({}, {"train": splits.train, "held_out": splits.held_out}):
-        with pytest.raises(UserError, match=r"class labels.*data\.labels"):
+        with pytest.raises(UserError, match=r"class labels.*data\.source\.labels"):
             open_extractor("classifier", **data)
 
 
