@@ -323,7 +323,7 @@ class EnergyDiffCLI(LightningCLI):
             ("data.batch_size", then["data"]["batch_size"], now["data"]["batch_size"]),
             ("data.source", *(c["data"]["source"]["class_path"] for c in (then, now))),
             ("seed_everything", then["seed_everything"], now["seed_everything"]),
-            ("the classes", *map(list, (saved[CHECKPOINT_KEY]["classes"], self.model.classes))),
+            ("the classes", saved[CHECKPOINT_KEY].get("classes", []), list(self.model.classes)),
         ):
             if old != new:
                 raise UserError(

@@ -61,17 +61,6 @@ class Certificate:
     fallbacks: int
     tolerance: float
 
-    def __str__(self) -> str:
-        """In two sentences; the numbers are in ``repr`` and :meth:`as_dict`."""
-        from energydiff.report import words  # which needs this module
-
-        record = self.as_dict()
-        verdict = f"The certificate {words.certificate(record)}"
-        parts = f"{words.CLAIMS[self.descent_claim]}, of the landscape part"
-        return (
-            f"{verdict} A pass of the descent part is {parts} {words.CLAIMS[self.landscape_claim]}."
-        )
-
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""
         return asdict(self)

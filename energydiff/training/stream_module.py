@@ -26,9 +26,12 @@ class StreamModule(pl.LightningModule, ABC):
         parts: names of the parts of the loss, each logged where there are several.
 
     Attributes:
+        classes: class names, in label order; empty where labels have no part.
         losses: per image of the last batch, for the non-finite guard.
         config: the resolved configuration of the run.
     """
+
+    classes: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -45,7 +45,6 @@ def test_completions_of_held_out_images(fit, door, tmp_path: Path) -> None:
     assert row["mean squared error"] == pytest.approx(float(mean_squared.mean()), rel=1e-5)
 
 
-@pytest.mark.slow
 def test_resumed_is_uninterrupted(fit, tmp_path: Path) -> None:
     """Masks are functions of (seed, image number), like everything else in the stream."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

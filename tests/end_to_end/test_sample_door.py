@@ -103,12 +103,6 @@ def test_the_certificate_is_that_of_the_trace(sampled: Path) -> None:
 
 def test_a_saved_trace_is_read_back_and_certified(sampled: Path) -> None:
     certificate = certify(load_trace(sampled))
-    assert str(certificate).startswith("The certificate holds: V fell at all ") or (
-        str(certificate).startswith("The certificate fails: V rose at ")
-    )
-    assert "Certificate(" not in str(certificate) and "A pass of the descent part" in str(
-        certificate
-    )
     assert certificate.steps == (POINTS - 1) * COUNT
     assert certificate.claim == read_json(sampled / "certificate.json")["claim"]
 
