@@ -201,15 +201,8 @@ def read_checkpoint(file: Path, mmap: bool = False) -> dict[str, Any]:
     mmap: tensors are read when they are asked for, for a look at what lies beside them.
 
     Raises:
-        UserError: there is no such file, or it is no checkpoint, damaged or of another program.
+        UserError: the file is no checkpoint, damaged or of another program.
     """
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: give a run folder or a checkpoint.")
-    if not file.stat().st_size:
-        raise UserError(
-            f"{file} cannot be read as a checkpoint: it is empty; restore it from a copy, or"
-            " remove it to start anew."
-        )
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # bytes that are no pickle fail in as many ways as there are bytes

@@ -309,7 +309,7 @@ class EnergyDiffCLI(LightningCLI):
             raise UserError(f"{file} does not exist: train first, or give --ckpt_path.")
         saved = read_checkpoint(path, mmap=True)
         model = self.model.describe()["model"]
-        if saved.get(CHECKPOINT_KEY, {}).get("model") != model:
+        if saved[CHECKPOINT_KEY].get("model") != model:
             raise UserError(
                 f"{file} is of another model than the one configured: choose another"
                 " trainer.default_root_dir, or move that run away."
@@ -335,10 +335,9 @@ class EnergyDiffCLI(LightningCLI):
 
 def _fix_root(config: Any) -> None:
     """A path to the data, made absolute: what is recorded holds from any working folder."""
-    place = "data.source.init_args.root"
-    for name in (place, *(f"{part}.{place}" for part in ("fit", "validate", "test"))):
-        if root := config.get(name):
-            config[name] = type(root)(Path(root).expanduser().resolve())
+    name = "data.source.init_args.root"
+    if root := config.get(name):
+        config[name] = type(root)(Path(root).expanduser().resolve())
 
 
 def _steps(total_images: int, batch_size: int) -> int:

@@ -64,7 +64,7 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
 
     def shuffled(self, seed: int) -> Self:
         """All samples in an order that their names and a seed decide, whatever lies beside them."""
-        keys = [_key(f"{seed}/{name}") for name in self.names]
+        keys = [hash_name(f"{seed}/{name}") for name in self.names]
         return self.select(np.array(sorted(range(len(self)), key=keys.__getitem__), np.int64))
 
     def spread(self, count: int) -> Self:
@@ -97,9 +97,11 @@ class ArraySource(Source):
         return torch.from_numpy(np.array(self._values[self._rows[i]], self._dtype, order="C"))
 
 
-def _key(name: str) -> bytes:
+def hash_name(name: str) -> int:
+    """A number below 2^64 that chance may as well have drawn, but the name alone decides."""
     # File names that are not valid UTF-8 reach Python with surrogates in them.
-    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 def index_names(count: int, prefix: str = "") -> list[str]:

@@ -6,11 +6,10 @@ a superset of a smaller one.
 """
 
 from collections.abc import Sequence
-from hashlib import blake2b
 
 import numpy as np
 
-from energydiff.data.source import Rows
+from energydiff.data.source import Rows, hash_name
 from energydiff.errors import UserError
 
 HELD_OUT = 1 / 6
@@ -18,9 +17,7 @@ HELD_OUT = 1 / 6
 
 def is_held_out(name: str, fraction: float) -> bool:
     """Whether the sample of this name belongs to the held-out split."""
-    # File names that are not valid UTF-8 reach Python with surrogates in them.
-    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
+    return hash_name(name) < fraction * 2**64
 
 
 def split_rows(names: Sequence[str], fraction: float, where: str) -> tuple[Rows, Rows]:

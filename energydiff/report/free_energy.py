@@ -7,6 +7,7 @@ at one noise level is drawn against the number of the step.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,15 @@ from matplotlib.ticker import (
     NullFormatter,
     PercentFormatter,
 )
+from numpy.typing import NDArray
 from torch import Tensor
 
 from energydiff.report.style import ALARM, INK, LINE, QUIET, figure
 from energydiff.report.words import caption
 from energydiff.sampling.certificate import rising
 from energydiff.sampling.trace import Trace
+
+Points = Tensor | NDArray[Any]  # (rises,)
 
 FREE_ENERGY_LABEL = "free energy V(x, σ)"
 CHANGE_LABEL = "change of V in a step"
@@ -48,11 +52,7 @@ def draw_free_energy(axes: Axes, trace: Trace) -> None:
     draw_curves(axes, trace, LINE)
     median = trace.free_energy.double().nanmedian(dim=1).values.numpy()
     axes.plot(x, median, color=INK, linewidth=1.6, label=f"median of {count:,} samples")
-    where, height = _rise_points(trace)
-    if len(where):
-        axes.scatter(
-            where, height, s=14, color=ALARM, linewidths=0, zorder=3, gid="rises", label="V rose"
-        )
+    draw_rises(axes, *_rise_points(trace), label="V rose")
     scale_axes(axes, trace)
     axes.set(xlabel=along_label(trace), ylabel=FREE_ENERGY_LABEL)
     axes.legend(loc="lower left", fontsize=9)
@@ -64,9 +64,7 @@ def draw_changes(axes: Axes, trace: Trace) -> None:
     x, share = along(trace)[1:].numpy(), change_shares(trace).numpy()
     axes.plot(x, np.median(share, axis=1), color=INK, marker="_", markersize=9, linestyle="none")
     step, sample = np.nonzero(rising(trace).numpy())
-    if len(step):
-        rose = share[step, sample]
-        axes.scatter(x[step], rose, s=14, color=ALARM, linewidths=0, zorder=3, gid="rises")
+    draw_rises(axes, x[step], share[step, sample])
     scale_changes(axes, trace)
     at_same_noise = trace.sigma.diff() == 0
     if at_same_noise[-1] and at_same_noise.sum() == 1 < len(at_same_noise):
@@ -86,6 +84,12 @@ def draw_changes(axes: Axes, trace: Trace) -> None:
             1.01, height, word, color=colour, fontsize=9, rotation=270, va="center", transform=where
         )
     axes.set(xlabel=along_label(trace), ylabel=CHANGE_LABEL)
+
+
+def draw_rises(axes: Axes, x: Points, height: Points, label: str | None = None) -> None:
+    """Red dots where V rose, if it did."""
+    if len(x):
+        axes.scatter(x, height, s=14, color=ALARM, linewidths=0, zorder=3, gid="rises", label=label)
 
 
 def draw_change_dots(axes: Axes, trace: Trace, colour: str) -> None:

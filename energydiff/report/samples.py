@@ -18,10 +18,11 @@ from energydiff.report.free_energy import (
     change_shares,
     draw_change_dots,
     draw_curves,
+    draw_rises,
     scale_axes,
     scale_changes,
 )
-from energydiff.report.style import ALARM, PALETTE, QUIET, bare, figure
+from energydiff.report.style import PALETTE, QUIET, bare, figure
 from energydiff.report.words import caption
 from energydiff.sampling.certificate import rising
 from energydiff.sampling.trace import Trace
@@ -83,10 +84,7 @@ def _mark(curve: Axes, change: Axes, trace: Trace, sample: int, colour: str) -> 
     change.plot(x[1:], share, "o", color=colour, markersize=4, clip_on=False)
     rose = rising(trace)[:, sample].numpy()
     for axes, height in ((curve, value[1:]), (change, share)):
-        if rose.any():
-            axes.scatter(
-                x[1:][rose], height[rose], s=14, color=ALARM, linewidths=0, zorder=3, gid="rises"
-            )
+        draw_rises(axes, x[1:][rose], height[rose])
 
 
 def comparison_grid(

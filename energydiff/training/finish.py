@@ -17,6 +17,7 @@ from energydiff.denoisers import BlindEnergy, EnergyDenoiser
 from energydiff.diffusion import anchor_gauge, calibrate_gauge
 from energydiff.energies import Denoiser
 from energydiff.errors import UserError
+from energydiff.files import whole
 from energydiff.progress import progress
 from energydiff.sampling import resting_norm
 from energydiff.saving import (
@@ -24,6 +25,7 @@ from energydiff.saving import (
     LAST_CHECKPOINT,
     SavedModel,
     open_model,
+    read_checkpoint,
     save_model,
 )
 from energydiff.training.data import DiffusionData
@@ -102,12 +104,11 @@ class CalibrateAndExport(Callback):
         saved.denoiser.to(device)
         self._settle(saved.denoiser, DiffusionData.of_run(saved.config), module)
         buffers = _buffers(saved.denoiser.cpu())
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(file)
         for weights in ("state_dict", "current_model_state"):  # averaged, and as trained
             checkpoint[weights] |= {f"denoiser.{k}": v for k, v in buffers.items()}
-        partial = file.with_name(file.name + ".partial")
-        torch.save(checkpoint, partial)
-        partial.replace(file)
+        with whole(file) as partial:
+            torch.save(checkpoint, partial)
         save_model(saved, run / "export")
         print(f"Saved {file} and {run / 'export'}.")
 

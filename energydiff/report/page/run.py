@@ -4,11 +4,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from energydiff.errors import UserError
-from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
+from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, read_checkpoint
 
 Series = list[tuple[float, float]]
 
@@ -54,7 +53,7 @@ def read_training(path: Path) -> tuple[int | None, dict[str, str]]:
         described = yaml.safe_load((path / "model.yaml").read_text())
         return None, _versions(described)
     file = path / LAST_CHECKPOINT if path.is_dir() else path
-    checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    checkpoint = read_checkpoint(file, mmap=True)
     described = checkpoint[CHECKPOINT_KEY]
     batch = described.get("config", {}).get("data", {}).get("batch_size")
     steps = checkpoint.get("global_step")
