@@ -12,10 +12,10 @@ demo: .venv/installed  ## train, sample, certify and compare on real digits
 
 # By file: fixtures are made once, and documented commands find what earlier ones left behind.
 test: .venv/installed  ## the default test suite, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: .venv/installed  ## the tests that the default suite leaves out
-	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed  ## lint, format and types
 	$(BIN)/ruff check .

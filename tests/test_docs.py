@@ -1,10 +1,9 @@
 """The documentation's commands and snippets run, in a copy of the repository, on small settings."""
 
-import multiprocessing
 import re
-import runpy
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parents[1]
-FORKED = Path(__file__).with_name("forked_python.py")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Training commands are checked as commands, not for their result.
 SMALL = [
@@ -21,6 +19,8 @@ SMALL = [
     "--monitor.every_images=128",
     "--monitor.samples=4",
     "--monitor.steps=2",
+    "--monitor.probe_images=8",
+    "--monitor.curvature_states=0",
     "--monitor.calibration_evaluations=64",
     "--finish.evaluations=64",
     "--val_every_images=128",
@@ -33,6 +33,8 @@ SMALL_IMAGES = [
     "--data.batch_size=16",
     "--data.num_workers=0",
     "--model.backbone.init_args.channels=8",
+    "--model.backbone.init_args.multipliers=[1,2]",
+    "--model.backbone.init_args.blocks=1",
     "--model.backbone.init_args.attention_resolutions=[4]",
 ]
 
@@ -52,8 +54,9 @@ COMMANDS = [
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that git would hand to a stranger, and what the first snippets leave behind."""
+def run(python, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Runs in a folder with the files that git would hand to a stranger, and with what the pages'
+    snippets leave behind."""
     target = tmp_path_factory.mktemp("clone")
     for name in ("energydiff", "benchmarks", "configs", "pretrained"):
         shutil.copytree(ROOT / name, target / name)
@@ -66,40 +69,33 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file = target / "path/to/images" / str(label) / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             image.resize((80, 64)).save(file)
+
+    def run(page: str, *arguments: str) -> None:
+        done = python(*arguments, folder=target, PYTHONPATH=str(target))
+        told = f"{page}: {shlex.join(arguments)}\n{done.out}\n{done.err}"
+        assert done.code == 0, told
+
     for page, code in blocks("python"):
-        run(["-c", code], target, page)
-    return target
-
-
-# Each has a process of its own, forked from one that has done the imports.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["energydiff.cli", "energydiff.training", "energydiff.report"])
-
-
-def run(arguments: list[str], folder: Path, page: str) -> None:
-    """What ``python *arguments`` does in the folder; it must end well within four minutes."""
-    output = folder / "output.txt"
-    names = {"arguments": arguments, "folder": folder, "output": output}
-    process = FORKS.Process(target=runpy.run_path, args=(str(FORKED), names))
-    process.start()
-    process.join(240)
-    if process.exitcode is None:
-        process.kill()
-    assert process.exitcode == 0, f"{page}: {shlex.join(arguments)}\n{output.read_text()}"
+        run(page, "-c", code)
+    return run
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{p}: {c}" for p, c in COMMANDS])
-def test_documented_command_runs(page: str, line: str, copy: Path) -> None:
+def test_documented_command_runs(page: str, line: str, run: Callable[..., None]) -> None:
     """What a page tells a user to type works as it stands there."""
     program, *arguments = shlex.split(line, comments=True)
     command = ["-m", "energydiff", *arguments] if program == "energydiff" else arguments
     if line.startswith("energydiff fit"):
         command += SMALL
+    if line.startswith("energydiff sample"):
+        command += ["--num_samples=4"]
+    if line.startswith("energydiff evaluate fid"):
+        command += ["--steps=4"]
     if line.startswith("energydiff complete fit"):
         command += SMALL_COMPLETION
     if "configs/folder" in line:
         command += SMALL_IMAGES
-    run(command, copy, page)
+    run(page, *command)
 
 
 def test_links_lead_somewhere() -> None:

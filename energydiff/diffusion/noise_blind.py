@@ -8,8 +8,8 @@ x0 and ε that could have led to x_γ.
 
 from dataclasses import dataclass, replace
 
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from energydiff.diffusion.batch import NoisyBatch
@@ -89,4 +89,5 @@ def optimal_pairs(x0: Tensor, noise: Tensor) -> Tensor:
     """The permutation π, (B,), of the least Σ ‖x0_i − ε_π(i)‖², found on the CPU."""
     # Squared norms are the same for every permutation, so only inner products remain.
     cost = -(x0.detach().flatten(1).double() @ noise.flatten(1).double().mT)
-    return torch.as_tensor(linear_sum_assignment(cost.cpu().numpy())[1], device=x0.device)
+    _, pairs = scipy.optimize.linear_sum_assignment(cost.cpu().numpy())
+    return torch.as_tensor(pairs, device=x0.device)

@@ -5,8 +5,8 @@ equal size share the bias, and it cancels in A − B.
 """
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from energydiff.errors import UserError
 from energydiff.evaluation.records import Interval
@@ -19,6 +19,6 @@ def t_interval(values: ArrayLike) -> Interval:
     array = np.asarray(values, float)
     if array.size < 2:
         raise UserError(f"an interval needs two values or more, got {array.size}.")
-    mean, error = float(array.mean()), float(stats.sem(array))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, array.size - 1)) * error
+    mean, error = float(array.mean()), float(scipy.stats.sem(array))
+    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, array.size - 1)) * error
     return Interval(mean, mean - reach, mean + reach)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from energydiff.energies import GaussianMixture, NoiseRange
@@ -95,7 +95,7 @@ def ode_likelihood(
             )
         return change
 
-    solution: Any = solve_ivp(
+    solution: Any = scipy.integrate.solve_ivp(
         rate,
         (math.log(sigma_min), math.log(sigma_max)),
         _state(x, x.new_zeros(len(x))),

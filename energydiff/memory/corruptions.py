@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from energydiff.errors import UserError
@@ -139,7 +139,8 @@ class Blur(Corruption):
     def corrupt(self, x: Tensor, draws: list[np.random.Generator]) -> Corrupted:
         _image_size(self, x)
         spread = [0.0] * (x.ndim - 2) + [self.radius] * 2
-        return Corrupted(torch.from_numpy(gaussian_filter(x.cpu().double(), spread)).to(x), None)
+        blurred = scipy.ndimage.gaussian_filter(x.cpu().double(), spread)
+        return Corrupted(torch.from_numpy(blurred).to(x), None)
 
 
 def _hide(x: Tensor, hidden: Tensor, fill: float) -> Corrupted:

@@ -49,7 +49,8 @@ class LyapunovMonitor(PeriodicCallback):
         samples: probe trajectories, and images in the grid.
         steps: Euler steps of each trajectory; Armijo steps on a noise-blind energy.
         probe_images: held-out images on which V and E are averaged.
-        curvature_states: of these, how many are looked at for curvature and the heat equation.
+        curvature_states: of these, how many are looked at for curvature and the heat equation;
+            0: that part is left out.
         calibration_evaluations: noise derivatives spent on the quick calibration.
     """
 
@@ -109,7 +110,8 @@ class LyapunovMonitor(PeriodicCallback):
             )
         clean = data.held_out_source.clean(self.probe_images).to(module.device)
         mine = _share(len(clean), trainer)
-        watched = _share(min(self.curvature_states, len(clean)), trainer)
+        looked_at = min(self.curvature_states, len(clean))
+        watched = _share(looked_at, trainer)
         metrics: dict[str, Metric] = {}
         low, high = energy.require_noise()
         for level in torch.linspace(math.log(low), math.log(high), PROBE_LEVELS).exp().tolist():
@@ -128,7 +130,8 @@ class LyapunovMonitor(PeriodicCallback):
             }
             states = clean[watched.start : watched.stop]
             states = states + level * keyed_normal(0, watched, energy.shape, PROBE).to(clean)
-            values |= _watched(energy, states, level, watched.start)
+            if looked_at:
+                values |= _watched(energy, states, level, watched.start)
             for name, value in values.items():
                 kind = EXTREMES.get(name, MeanMetric)
                 metrics[f"{name}_s{level:.3g}"] = _updated(kind(), value, module.device)

@@ -58,7 +58,7 @@ class RadialOptimum(Energy):
         return torch.zeros(len(x)), k[:, None] * x
 
 
-def batch(std: float, count: int = 20_000) -> NoisyBatch:
+def batch(std: float, count: int = 6_000) -> NoisyBatch:
     generator = torch.Generator().manual_seed(0)
     draw = torch.randn(2, count, DIM, generator=generator, dtype=torch.float64)
     sigma = UniformTime().quantile(torch.rand(count, generator=generator, dtype=torch.float64))

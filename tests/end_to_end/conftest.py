@@ -2,16 +2,15 @@
 
 import csv
 import logging
-import os
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import energydiff
 from energydiff.cli import main
@@ -25,56 +24,28 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 SHAPE = (1, 4, 4)
 
-
-@dataclass(frozen=True)
-class Finished:
-    """How a front door ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def sentence(self) -> str:
-        """What it printed for a mistake of the user; empty unless that is one clean line."""
-        errors = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        clean = len(errors) == 1 and "Traceback" not in self.out + self.err
-        return errors[0] if clean and self.code == 2 else ""
-
-
-Door = Callable[..., Finished]
+Door = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """For processes: one thread each, the callbacks of this folder to be had by name, and a cache
-    of their own."""
-    return os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(HERE),
-        "ENERGYDIFF_CACHE": str(tmp_path_factory.mktemp("cache")),
-    }
+def process(python: Door) -> Door:
+    """Runs the command in a process of its own, where the callbacks of this folder are to be had
+    by name."""
 
-
-@pytest.fixture(scope="session")
-def process(environment: dict[str, str]) -> Door:
-    """Runs the command in a process of its own."""
-
-    def run(*arguments: object, timeout: float = 120) -> Finished:
-        command = [sys.executable, "-m", "energydiff", *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
-        )
-        return Finished(done.returncode, done.stdout, done.stderr)
+    def run(*arguments: object, timeout: float = 240) -> Any:
+        command = ["-m", "energydiff", *arguments]
+        return python(*command, folder=ROOT, timeout=timeout, PYTHONPATH=str(HERE))
 
     return run
 
 
 @pytest.fixture
-def door(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Door:
+def door(
+    finished: type[Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Door:
     """Runs the command in this process; what it raises comes through."""
 
-    def run(*arguments: object) -> Finished:
+    def run(*arguments: object) -> Any:
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, "argv", ["energydiff", *map(str, arguments)])
         # Lightning's log still points at the standard error of the test that imported it.
@@ -86,7 +57,7 @@ def door(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
         except SystemExit as end:
             code = end.code or 0
         assert isinstance(code, int)
-        return Finished(code, *capfd.readouterr())
+        return finished(code, *capfd.readouterr())
 
     return run
 
@@ -102,11 +73,14 @@ def tiny_mlp() -> Path:
 
 
 @pytest.fixture(scope="session")
-def unet_run(process: Door, tiny_unet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of ``tiny_unet.yaml``, trained without interruption."""
-    run = tmp_path_factory.mktemp("runs") / "unet"
-    done = process("fit", "--config", tiny_unet, "--trainer.default_root_dir", run)
-    assert done.code == 0, done.err
+def unet_run(process: Door, tiny_unet: Path, shared: Path) -> Path:
+    """The run folder of ``tiny_unet.yaml``, trained without interruption, once for all workers:
+    to be read only."""
+    run = shared / "unet"
+    with FileLock(run.with_suffix(".lock")):
+        if not (run / "export").exists():
+            done = process("fit", "--config", tiny_unet, "--trainer.default_root_dir", run)
+            assert done.code == 0, done.err
     return run
 
 

@@ -1,5 +1,6 @@
 """A run that was killed and started again ends where it would have ended."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from energydiff.training.finish import CalibrateAndExport
 
-ROOT = Path(__file__).parents[2]
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 KILLED_AT, SAVED_AT, STEPS = 27, 20, 60  # saves at 20, 40 and 60; a pass ends at 47
 
 
@@ -32,12 +33,13 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def kill_at(step: int, command: list[str], environment: dict[str, str]) -> None:
+def kill_at(step: int, arguments: list[str]) -> None:
     """Starts a run and kills it, without a chance to tidy up, right after this step."""
+    variables = {"WAIT_AT_STEP": str(step), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
     running = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "energydiff", *arguments],
         cwd=ROOT,
-        env=environment | {"WAIT_AT_STEP": str(step)},
+        env=os.environ | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -59,31 +61,26 @@ def kill_at(step: int, command: list[str], environment: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def command(tiny_unet: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def arguments(tiny_unet: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     run = tmp_path_factory.mktemp("resumed") / "unet"
-    return [
-        *(sys.executable, "-m", "energydiff", "fit", "--config", str(tiny_unet)),
-        *("--trainer.default_root_dir", str(run)),
-        "--trainer.callbacks+=wait_at_step.WaitAtStep",
-    ]
+    waiting = "--trainer.callbacks+=wait_at_step.WaitAtStep"
+    return ["fit", "--config", str(tiny_unet), waiting, "--trainer.default_root_dir", str(run)]
 
 
 @pytest.fixture(scope="module")
-def killed(command: list[str], environment: dict[str, str]) -> tuple[int, list[str]]:
+def killed(arguments: list[str]) -> tuple[int, list[str]]:
     """The step of the checkpoint that the kill left, and the files in the run folder."""
-    kill_at(KILLED_AT, command, environment)
-    run = Path(command[-2])
+    kill_at(KILLED_AT, arguments)
+    run = Path(arguments[-1])
     return read(run)["global_step"], sorted(str(f.relative_to(run)) for f in run.rglob("*"))
 
 
 @pytest.fixture(scope="module")
-def resumed(command: list[str], killed: Any, environment: dict[str, str]) -> Path:
+def resumed(arguments: list[str], killed: Any, process) -> Path:
     """The run folder after the same command has run once more."""
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return Path(command[-2])
+    done = process(*arguments)
+    assert done.code == 0, done.err
+    return Path(arguments[-1])
 
 
 def test_the_kill_came_between_two_checkpoints(killed: tuple[int, list[str]]) -> None:
@@ -120,12 +117,12 @@ def test_the_monitor_logged_the_same(
 
 
 def test_a_third_start_says_that_all_is_done(
-    resumed: Path, command: list[str], door, monkeypatch: pytest.MonkeyPatch
+    resumed: Path, arguments: list[str], door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.syspath_prepend(HERE)
     files = [resumed / name for name in ("checkpoints/last.ckpt", "export/model.yaml")]
     before = [file.stat().st_mtime_ns for file in files]
-    done = door(*command[3:])
+    done = door(*arguments)
     assert done.code == 0
     assert "has all of its 1920 images" in done.out
     assert [file.stat().st_mtime_ns for file in files] == before

@@ -73,15 +73,16 @@ def random_network(seed: int, eps: float = 1e-5) -> tuple[HierarchicalMemory, di
     return network, states
 
 
-@pytest.mark.parametrize("adaptive", [False, True], ids=["euler", "adaptive"])
 @pytest.mark.parametrize("clamped", [False, True], ids=["free", "clamped"])
+@pytest.mark.parametrize("adaptive", [False, True], ids=["euler", "adaptive"])
 def test_the_energy_never_rises_in_200_random_networks(adaptive: bool, clamped: bool) -> None:
     """Euler's step must be short against the kinks, √ε/γ; the adaptive step finds its own length.
 
     The 1e-13 is rounding: E is a sum of some tens of terms of order one.
     """
     fell, steps, eps = 0, *((10, 1e-5) if adaptive else (15, 0.1))
-    for seed in range(200):
+    mine = range(50 * (2 * adaptive + clamped), 50 * (2 * adaptive + clamped) + 50)
+    for seed in mine:
         network, states = random_network(seed, eps)
         clamp = [f"layer{seed % len(states)}"] if clamped else []
         result = relax(network, states, clamp=clamp, dt=0.02, steps=steps, adaptive=adaptive)
@@ -90,7 +91,7 @@ def test_the_energy_never_rises_in_200_random_networks(adaptive: bool, clamped: 
         assert certify(result.trace).claim == ("enforced" if adaptive else "observed")
         assert all(torch.equal(result.states[name], states[name]) for name in clamp)
         fell += bool((result.trace.energy[-1] < result.trace.energy[0]).all())
-    assert fell == 200
+    assert fell == len(mine)
 
 
 def test_the_gradient_is_that_of_the_energy_in_the_activations() -> None:
