@@ -210,9 +210,12 @@ def read_checkpoint(file: Path, mmap: bool = False) -> dict[str, Any]:
             f"{file} cannot be read as a checkpoint of this package (plain tensors only): it is"
             " damaged or of another program; restore it from a copy, or remove it to start anew."
         ) from error
-    if not isinstance(checkpoint, dict) or not {CHECKPOINT_KEY, "state_dict"} <= checkpoint.keys():
+    parts = checkpoint if isinstance(checkpoint, dict) else {}
+    about = parts.get(CHECKPOINT_KEY)
+    described = isinstance(about, Mapping) and {"model", "config"} <= about.keys()
+    if not described or not isinstance(parts.get("state_dict"), Mapping):
         raise UserError(f"{file} is not a checkpoint of this package.")
-    return checkpoint
+    return parts
 
 
 def _open_checkpoint(file: Path) -> SavedModel:

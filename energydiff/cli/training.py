@@ -5,7 +5,7 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,15 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from energydiff.cli.parser import Imported, Parser, values
 from energydiff.console import quiet_lightning
 from energydiff.errors import UserError
-from energydiff.files import write_json
+from energydiff.files import write_json, write_whole
 from energydiff.registry import import_modules
-from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, read_checkpoint
+from energydiff.saving import (
+    CHECKPOINT_KEY,
+    LAST_CHECKPOINT,
+    SavedModel,
+    open_model,
+    read_checkpoint,
+)
 from energydiff.training.checkpoint import WholeCheckpointIO
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
@@ -33,6 +39,12 @@ from energydiff.training.guard import NonFiniteGuard
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
 from energydiff.training.progress import Throughput, progress_bar
+from energydiff.training.resume import (
+    estimates_of,
+    record_estimates,
+    recorded_changes,
+    require_measurable,
+)
 from energydiff.training.stream_module import StreamModule
 
 
@@ -44,7 +56,14 @@ class SaveRun(SaveConfigCallback):
             return
         run = Path(trainer.default_root_dir)
         run.mkdir(parents=True, exist_ok=True)
-        (run / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+        assert isinstance(pl_module, StreamModule)
+        changes = "".join(
+            f"# {change['setting']}: {change['from']} until image {change['images']},"
+            f" then {change['to']}\n"
+            for change in pl_module.config.get("changed", [])
+        )
+        settings = self.parser.dump(self.config, skip_none=False)
+        write_whole(run / "config.yaml", f"{changes}{settings}".encode())
         environment = {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -154,6 +173,7 @@ class EnergyDiffCLI(LightningCLI):
         import_modules(modules)
         _arrange(parser)
         self.config = parser.parse_args(args)
+        _require_ranges(self.config)
         _fix_root(self.config)
         self.config["import"] = list(dict.fromkeys([*modules, *values(args, "--import")]))
 
@@ -165,6 +185,11 @@ class EnergyDiffCLI(LightningCLI):
         self.add_stream_arguments(parser)
         parser.add_lightning_class_args(LyapunovMonitor, "monitor")
         parser.add_lightning_class_args(CalibrateAndExport, "finish")
+        parser.add_argument(
+            "--init",
+            type=str | None,
+            help="A run, checkpoint or export whose weights training starts from.",
+        )
         for source, target in (
             ("shape", "backbone.init_args.shape"),
             ("num_classes", "backbone.init_args.num_classes"),
@@ -178,10 +203,16 @@ class EnergyDiffCLI(LightningCLI):
         """What training on the counted stream takes, whatever is learned."""
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_argument(
-            "--val_every_images", type=int, default=200_000, help="Images between held-out losses."
+            "--val_every_images",
+            type=int,
+            default=200_000,
+            help="Images between held-out losses; 0: never.",
         )
         parser.add_argument(
-            "--checkpoint_every_images", type=int, default=100_000, help="Images between saves."
+            "--checkpoint_every_images",
+            type=int,
+            default=100_000,
+            help="Images between saves; 0: only at the end.",
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data.batch_size", "model.batch_size")
@@ -195,8 +226,18 @@ class EnergyDiffCLI(LightningCLI):
         )
 
     def instantiate_classes(self) -> None:
+        """With the checkpoint to go on from, or to measure, open: its estimates hold."""
+        self.checkpoint = self._checkpoint()
+        self.saved = self._read(self.checkpoint) if self.checkpoint else {}
+        initial = None if self.saved else self.config.get("init")
+        self.initial = open_model(initial) if initial else None
+        estimates = self.saved.get(CHECKPOINT_KEY, {}).get("config", {})
+        if self.initial is not None:
+            described = self.initial.denoiser.describe()
+            estimates = {"data": {"sigma_data": described.get("sigma_data")}}
         try:
-            super().instantiate_classes()
+            with estimates_of(estimates, self.config):
+                super().instantiate_classes()
         except ValueError as error:
             # What a class says of its arguments comes wrapped where its place may also be empty.
             if isinstance(error.__cause__, UserError):
@@ -205,32 +246,30 @@ class EnergyDiffCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config_init
-        if str(config.trainer.precision) in ("16", "16-mixed", "16-true"):
-            # Loss scaling overflows on purpose now and then, and an overflow stops a run here.
-            raise UserError(
-                f"trainer.precision {config.trainer.precision} is not supported: float16 needs a"
-                " loss scale that may overflow; use bf16-mixed."
-            )
         self.model.config = json.loads(
             self.parser.dump(self.config, format="json", skip_none=False)
         )
+        normalization = self.datamodule.normalization
+        values_ = (normalization.low, normalization.high)
+        record_estimates(self.model.config, self.datamodule.sigma_data, values_)
+        self.model.config["train_images"] = len(self.datamodule.train_source)
         run = Path(config.trainer.default_root_dir)
         logger = config.trainer.logger
         if logger is None or logger is True:
             # A new CSV version each start: resuming keeps the history of the first part.
             logger = [TensorBoardLogger(run, name="logs", version=""), CSVLogger(run, "metrics")]
-        steps = max(1, config.checkpoint_every_images // self.model.batch_size)
         callbacks = [*(config.trainer.callbacks or []), Throughput(), NonFiniteGuard()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress_bar())
         if logger:
             callbacks.append(LearningRateMonitor())
-        if config.trainer.enable_checkpointing is not False:
+        every_images = config.checkpoint_every_images
+        if config.trainer.enable_checkpointing is not False and every_images:
             callbacks.append(
                 ModelCheckpoint(
                     run / LAST_CHECKPOINT.parent,
                     filename=LAST_CHECKPOINT.stem,
-                    every_n_train_steps=steps,
+                    every_n_train_steps=max(1, every_images // self.model.batch_size),
                     enable_version_counter=False,
                 )
             )
@@ -241,96 +280,145 @@ class EnergyDiffCLI(LightningCLI):
         kwargs |= {"logger": logger, "callbacks": callbacks, "plugins": plugins}
         try:
             return super().instantiate_trainer(**kwargs)
-        except MisconfigurationException as error:
-            raise UserError(f"trainer: {error}") from error
+        except (MisconfigurationException, RuntimeError, ValueError) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     def fit(self) -> None:
         """``trainer.fit``, from the last checkpoint of the run folder if it has one."""
-        ckpt_path = self.config.ckpt_path
-        run = Path(self.trainer.default_root_dir)
-        last = run / LAST_CHECKPOINT
-        if ckpt_path is None and last.is_file():
-            ckpt_path = str(last)
-        if ckpt_path is not None:
-            saved = self._open(ckpt_path)
-            self._require_same_stream(ckpt_path, saved)
-            if int(saved["global_step"]) >= self.trainer.max_steps:
-                if ckpt_path == str(last) and self._must_export(run, saved):
-                    callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-                    finish = next(c for c in callbacks if isinstance(c, CalibrateAndExport))
-                    finish.complete(run, self.model, self.trainer.strategy.root_device)
-                print(
-                    f"{ckpt_path} has all of its {self.model.total_images} images; raise"
-                    " model.total_images to train on."
-                )
+        if self.checkpoint:
+            self._go_on(self.checkpoint)
+            if int(self.saved["global_step"]) >= self.trainer.max_steps:
+                self._complete(self.checkpoint)
                 return
+        elif self.initial is not None:
+            self._start_from(self.initial)
         self.trainer.fit(
-            self.model, datamodule=self.datamodule, ckpt_path=ckpt_path, weights_only=True
+            self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True
         )
 
-    def _must_export(self, run: Path, saved: dict[str, Any]) -> bool:
+    def _go_on(self, file: str) -> None:
+        """Checks that the run is the one configured, and records what is changed from here."""
+        if not {"optimizer_states", "lr_schedulers", "global_step"} <= self.saved.keys():
+            raise UserError(
+                f"{file} holds weights without the state of their training, and cannot be gone on"
+                " from: use --init to start from its weights."
+            )
+        description = self.saved[CHECKPOINT_KEY]
+        then, now = description["config"], self.model.config
+        changes = recorded_changes(then, now, file)
+        self._require_same_model(file)
+        old, new = list(description.get("classes", [])), list(self.model.classes)
+        if old != new:
+            raise UserError(
+                f"{file} was trained with the classes {old}, not {new}: restore the data, or"
+                " choose another trainer.default_root_dir."
+            )
+        images = int(self.saved["global_step"]) * self.model.batch_size
+        now["changed"] = [
+            *then.get("changed", []),
+            *({"images": images, **change} for change in changes),
+        ]
+
+    def _complete(self, file: str) -> None:
+        """Says that a run has all of its images, and writes the export if only that is missing."""
+        run = Path(self.trainer.default_root_dir)
+        if file == str(run / LAST_CHECKPOINT) and self._must_export(run):
+            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+            finish = next(c for c in callbacks if isinstance(c, CalibrateAndExport))
+            finish.complete(run, self.model, self.trainer.strategy.root_device)
+        print(
+            f"{file} has all of its {self.model.total_images} images; raise model.total_images to"
+            " train on."
+        )
+
+    def _must_export(self, run: Path) -> bool:
         """Whether this process is to write what a run killed at its very end did not."""
         trying_out = self.trainer.fast_dev_run  # type: ignore[attr-defined]
-        return self.trainer.is_global_zero and not trying_out and not is_exported(run, saved)
+        return self.trainer.is_global_zero and not trying_out and not is_exported(run, self.saved)
+
+    def _start_from(self, initial: SavedModel) -> None:
+        """Gives the model the weights of another of the same network."""
+        assert isinstance(self.model, DiffusionModule)
+        mine, theirs = (d.state_dict() for d in (self.model.denoiser, initial.denoiser))
+        differ = [
+            name
+            for name in {**theirs, **mine}
+            if name not in mine or name not in theirs or mine[name].shape != theirs[name].shape
+        ]
+        if differ:
+            raise UserError(
+                f"--init {self.config.init} is of another network than the one configured"
+                f" ({len(differ)} tensors missing, unknown or of another shape, first"
+                f" {differ[0]}): configure the same parametrization, backbone and data shape."
+            )
+        self.model.denoiser.load_state_dict(theirs)
 
     def validate(self) -> None:
         """``trainer.validate`` of a checkpoint, the run folder's last by default."""
-        self.trainer.validate(
-            self.model, ckpt_path=self._trained(), weights_only=True, datamodule=self.datamodule
-        )
+        self._measure(self.trainer.validate)
 
     def test(self) -> None:
         """``trainer.test`` of a checkpoint, the run folder's last by default."""
-        self.trainer.test(
-            self.model, ckpt_path=self._trained(), weights_only=True, datamodule=self.datamodule
-        )
+        self._measure(self.trainer.test)
 
-    def _trained(self) -> str:
-        """The checkpoint to measure; ``UserError`` if there is none, or of another model."""
-        last = Path(self.trainer.default_root_dir) / LAST_CHECKPOINT
-        file: str = self.config.ckpt_path or str(last)
-        self._open(file)
-        return file
+    def _measure(self, loop: Callable[..., Any]) -> None:
+        assert self.checkpoint is not None
+        then = self.saved[CHECKPOINT_KEY]["config"]
+        require_measurable(then, self.model.config, self.checkpoint)
+        self._require_same_model(self.checkpoint)
+        loop(self.model, ckpt_path=self.checkpoint, weights_only=True, datamodule=self.datamodule)
 
-    def _open(self, file: str) -> dict[str, Any]:
-        """A checkpoint of the configured model."""
+    def _checkpoint(self) -> str | None:
+        """The file to go on from, or to measure; None for a new run."""
+        last = Path(self.config.trainer.default_root_dir or "runs/default") / LAST_CHECKPOINT
+        if self.config.ckpt_path is None and self.command == "fit" and not last.is_file():
+            return None
+        return self.config.ckpt_path or str(last)
+
+    def _read(self, file: str) -> dict[str, Any]:
+        """What lies in a checkpoint, its tensors not yet read."""
         path = Path(file)
-        if (path / "model.yaml").is_file():
+        advice = f"give --ckpt_path a checkpoint, such as a run's {LAST_CHECKPOINT}"
+        if (path / "model.yaml").is_file() or path.suffix == ".safetensors":
             raise UserError(
-                f"{file} is an export, which holds no state of training: give --ckpt_path a"
-                f" checkpoint, such as a run's {LAST_CHECKPOINT}."
+                f"{file} is an export, which holds no state of training: {advice}, or start from"
+                " its weights with --init."
             )
         if path.is_dir():
-            raise UserError(
-                f"{file} is a folder: give --ckpt_path a checkpoint, such as a run's"
-                f" {LAST_CHECKPOINT}."
-            )
+            raise UserError(f"{file} is a folder: {advice}.")
         if not path.exists():
             raise UserError(f"{file} does not exist: train first, or give --ckpt_path.")
-        saved = read_checkpoint(path, mmap=True)
-        model = self.model.describe()["model"]
-        if saved[CHECKPOINT_KEY].get("model") != model:
-            raise UserError(
-                f"{file} is of another model than the one configured: choose another"
-                " trainer.default_root_dir, or move that run away."
-            )
-        return saved
+        return read_checkpoint(path, mmap=True)
 
-    def _require_same_stream(self, file: str, saved: dict[str, Any]) -> None:
-        """Images are counted in steps of one batch size and drawn under one seed."""
-        then, now = saved[CHECKPOINT_KEY]["config"], self.model.config
-        for name, old, new in (
-            ("data.batch_size", then["data"]["batch_size"], now["data"]["batch_size"]),
-            ("data.source", *(c["data"]["source"]["class_path"] for c in (then, now))),
-            ("seed_everything", then["seed_everything"], now["seed_everything"]),
-            ("the classes", saved[CHECKPOINT_KEY].get("classes", []), list(self.model.classes)),
-        ):
-            if old != new:
-                raise UserError(
-                    f"{file} was trained with {name} {old}, not {new}: its image count and order"
-                    " would be wrong, so keep the value or choose another"
-                    " trainer.default_root_dir."
-                )
+    def _require_same_model(self, file: str) -> None:
+        """``UserError`` where data or code have made another model of the same settings."""
+        then, now = self.saved[CHECKPOINT_KEY].get("model"), self.model.describe()["model"]
+        if then != now:
+            differ = sorted(name for name in {**then, **now} if then.get(name) != now.get(name))
+            raise UserError(
+                f"{file} is of another model than the one configured (they differ in"
+                f" {', '.join(differ)}): choose another trainer.default_root_dir, or move that run"
+                " away."
+            )
+
+
+PRECISIONS = ("32", "32-true", "bf16", "bf16-mixed")
+
+
+def _require_ranges(config: Any) -> None:
+    """``UserError`` for numbers that Lightning would stumble over."""
+    for name in ("val_every_images", "checkpoint_every_images"):
+        if config[name] < 0:
+            raise UserError(f"{name} is {config[name]}; it must be at least 0 (never).")
+    if not 0 <= config.seed_everything < 2**32:
+        raise UserError(f"seed_everything is {config.seed_everything}; it must be 0 to 2³² − 1.")
+    precision = str(config.trainer.precision or "32")
+    if precision not in PRECISIONS:
+        # float16: loss scaling overflows on purpose now and then, and an overflow stops a run.
+        raise UserError(
+            f"trainer.precision {precision} is not supported: use 32-true, or bf16-mixed (networks"
+            " in bfloat16, energies in float32)."
+        )
 
 
 def _fix_root(config: Any) -> None:
@@ -344,7 +432,12 @@ def _steps(total_images: int, batch_size: int) -> int:
     return math.ceil(total_images / max(1, batch_size))  # the data module refuses less than 1
 
 
+NEVER = 10**12
+
+
 def _batches(every_images: int, batch_size: int, accumulate: int) -> int:
+    if every_images == 0:
+        return NEVER
     return max(1, every_images // max(1, batch_size)) * accumulate
 
 

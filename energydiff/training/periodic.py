@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from energydiff.errors import UserError
 from energydiff.training.ema import EMA
 from energydiff.training.module import DiffusionModule
 
@@ -16,10 +17,12 @@ class PeriodicCallback(Callback, ABC):
     """Calls ``observe`` every so many images with the module that has averaged weights.
 
     Args:
-        every_images: how often; rounded to whole optimizer steps.
+        every_images: how often; rounded to whole optimizer steps; 0: never.
     """
 
     def __init__(self, every_images: int) -> None:
+        if every_images < 0:
+            raise UserError(f"every_images is {every_images}; it must be at least 0 (never).")
         self.every_images = every_images
         self._last_step = -1
 
@@ -31,6 +34,8 @@ class PeriodicCallback(Callback, ABC):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         assert isinstance(pl_module, DiffusionModule)
+        if not self.every_images:
+            return
         every_steps = max(1, self.every_images // pl_module.batch_size)
         step = trainer.global_step
         if step == 0 or step % every_steps or step == self._last_step:

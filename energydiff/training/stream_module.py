@@ -50,6 +50,13 @@ class StreamModule(pl.LightningModule, ABC):
                 f"model.total_images = {total_images} must be at least 1 and model.warmup_images ="
                 f" {warmup_images} at least 0."
             )
+        for name, value, right, range_ in (
+            ("learning_rate", learning_rate, 0 < learning_rate < math.inf, "above 0"),
+            ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "at least 0"),
+            ("betas", betas, all(0 <= beta < 1 for beta in betas), "at least 0 and below 1"),
+        ):
+            if not right:
+                raise UserError(f"model.{name} is {value}; it must be {range_}.")
         self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
         self.schedule, self.warmup_images = schedule, warmup_images
         self.total_images, self.batch_size = total_images, batch_size
@@ -104,6 +111,21 @@ class StreamModule(pl.LightningModule, ABC):
         if self.schedule == "constant":
             return warmup
         return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, images / self.total_images)))
+
+    def on_train_start(self) -> None:
+        """The configured rate, betas and decay hold where a checkpoint has brought its own."""
+        (scheduler,) = (config.scheduler for config in self.trainer.lr_scheduler_configs)
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
+        rate = self.learning_rate * self._learning_rate_factor(scheduler.last_epoch)
+        for group in scheduler.optimizer.param_groups:
+            group |= {
+                "lr": rate,
+                "initial_lr": self.learning_rate,
+                "betas": self.betas,
+                "weight_decay": self.weight_decay,
+            }
+        scheduler.base_lrs = [self.learning_rate for _ in scheduler.base_lrs]
+        scheduler._last_lr = [rate for _ in scheduler.base_lrs]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.describe()

@@ -45,7 +45,16 @@ def test_a_damaged_checkpoint_is_a_sentence(
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test"])
-@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2]], ids=["dict", "list"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {}},
+        {"state_dict": {}, "energydiff": "0.1"},
+        {"state_dict": {}, "energydiff": {"model": {}}},
+        [1, 2],
+    ],
+    ids=["dict", "no mapping", "no configuration", "list"],
+)
 def test_a_checkpoint_of_another_program_is_a_sentence(
     command: str, content: object, run: Path, tiny_unet: Path, door
 ) -> None:
@@ -57,7 +66,12 @@ def test_a_checkpoint_of_another_program_is_a_sentence(
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("export", "is an export"), (".", "is a folder"), ("none.ckpt", "does not exist")],
+    [
+        ("export", "is an export"),
+        ("export/model.safetensors", "is an export"),
+        (".", "is a folder"),
+        ("none.ckpt", "does not exist"),
+    ],
 )
 def test_what_is_no_checkpoint_is_called_what_it_is(
     given: str, said: str, run: Path, tiny_unet: Path, door
@@ -65,6 +79,18 @@ def test_what_is_no_checkpoint_is_called_what_it_is(
     options = ("--config", tiny_unet, "--trainer.default_root_dir", run)
     done = door("fit", *options, "--ckpt_path", run / given)
     assert f"{run / given} {said}" in done.sentence
+
+
+def test_weights_without_the_state_of_their_training_are_not_gone_on_from(
+    run: Path, tiny_unet: Path, door
+) -> None:
+    file = run / "checkpoints" / "last.ckpt"
+    saved = torch.load(file, weights_only=True)
+    del saved["optimizer_states"]
+    torch.save(saved, file)
+    options = ["--config", tiny_unet, "--trainer.default_root_dir", run]
+    assert "without the state of their training" in door("fit", *options).sentence
+    assert door("validate", *options).code == 0
 
 
 def test_training_writes_no_checkpoint_by_way_of_the_temporary_folder(

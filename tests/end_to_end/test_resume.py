@@ -181,7 +181,7 @@ def test_another_model_in_the_same_folder_is_refused(unet_run: Path, tiny_unet: 
     before = (unet_run / "checkpoints" / "last.ckpt").read_bytes()
     options = ["--trainer.default_root_dir", unet_run, "--model.backbone.init_args.channels", 8]
     done = door("fit", "--config", tiny_unet, *options)
-    assert "is of another model than the one configured" in done.sentence
+    assert "was trained with model.backbone.channels 4, not 8" in done.sentence
     assert (unet_run / "checkpoints" / "last.ckpt").read_bytes() == before
 
 

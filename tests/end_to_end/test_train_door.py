@@ -122,7 +122,19 @@ MISTAKES = {
     "held out": (["--data.source.held_out=1.5"], "data.source.held_out"),
     "unet size": (["--model.backbone.init_args.multipliers=[1,1,1,1,1]"], "image size 8"),
     "float16": (["--trainer.precision=16-mixed"], "precision 16-mixed is not supported"),
-    "float16, in short": (["--trainer.precision=16"], "use bf16-mixed"),
+    "float16, in short": (["--trainer.precision=16"], "or bf16-mixed"),
+    "bfloat16 weights": (["--trainer.precision=bf16-true"], "precision bf16-true"),
+    "float64": (["--trainer.precision=64-true"], "precision 64-true"),
+    "another library": (["--trainer.precision=transformer-engine"], "precision transformer"),
+    "seed": (["--seed_everything=-5"], "seed_everything is -5"),
+    "learning rate": (["--model.learning_rate=-1"], "model.learning_rate is -1.0"),
+    "no learning rate": (["--model.learning_rate=0"], "model.learning_rate is 0.0"),
+    "not a learning rate": (["--model.learning_rate=.nan"], "model.learning_rate is nan"),
+    "decay": (["--model.weight_decay=-1"], "model.weight_decay is -1"),
+    "betas": (["--model.betas=[0.9, 1.5]"], "model.betas is (0.9, 1.5)"),
+    "validation": (["--val_every_images=-5"], "val_every_images is -5"),
+    "saves": (["--checkpoint_every_images=-5"], "checkpoint_every_images is -5"),
+    "monitor": (["--monitor.every_images=-5"], "every_images is -5"),
     "sigma_data": (["--data.sigma_data=-1"], "sigma_data is -1"),
 }
 
@@ -134,6 +146,16 @@ def test_a_mistake_is_a_sentence(mistake: str, tiny_unet: Path, tmp_path: Path, 
     done = door("fit", "--config", tiny_unet, "--trainer.default_root_dir", run, *options)
     assert message in done.sentence, done.err
     assert not (run / "checkpoints").exists()
+
+
+def test_a_cluster_set_up_otherwise_is_a_sentence(
+    process, tiny_mlp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"NTASKS": "4", "JOB_ID": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in {**job, "JOB_NAME": "train"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    done = process("fit", "--config", tiny_mlp, "--trainer.default_root_dir", tmp_path / "run")
+    assert "trainer: You set `--ntasks=4`" in done.sentence, done.err
 
 
 def test_a_unet_on_vectors_is_a_sentence(

@@ -1,0 +1,113 @@
+"""What a run that goes on takes anew, keeps and refuses, setting by setting: see docs/train.md."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from energydiff.errors import UserError
+
+# How the run is carried out and watched: changed freely.
+FREE = (
+    *("trainer", "monitor", "finish", "init", "import", "ckpt_path", "changed"),
+    *("val_every_images", "checkpoint_every_images", "model.compile"),
+    *("data.num_workers", "data.source.root", "data.source.on_error"),
+)
+# How weights are moved from now on: changed, and recorded with the images seen until then.
+RECORDED = (
+    *("model.learning_rate", "model.betas", "model.weight_decay", "model.schedule"),
+    *("model.warmup_images", "model.total_images", "ema", "train_images"),
+    *("trainer.precision", "trainer.gradient_clip_val"),
+)
+# Without bearing on a held-out loss.
+UNMEASURED = ("data.batch_size", "data.flip", "seed_everything", *RECORDED)
+
+# What is estimated from the data where nothing is given, by its place in a configuration.
+ESTIMATES = (("data", "sigma_data"), ("data", "source", "init_args", "value_range"))
+
+
+def recorded_changes(then: Mapping[str, Any], now: Mapping[str, Any], file: str) -> list[Any]:
+    """The settings in which a run's configuration differs from that of its checkpoint, as
+    ``{"setting", "from", "to"}``, for the record.
+
+    Raises:
+        UserError: one that a run keeps to its end differs.
+    """
+    changes = []
+    for name, old, new in _differences(then, now):
+        if _among(RECORDED, name):
+            changes.append({"setting": name, "from": old, "to": new})
+        elif not _among(FREE, name):
+            raise UserError(
+                f"{file} was trained with {name} {_short(old)}, not {_short(new)}, and a run keeps"
+                " that to its end: keep the value, or choose another trainer.default_root_dir"
+                " (there, --init starts from trained weights)."
+            )
+    return changes
+
+
+def require_measurable(then: Mapping[str, Any], now: Mapping[str, Any], file: str) -> None:
+    """``UserError`` if the held-out loss configured is not that of the run."""
+    for name, old, new in _differences(then, now):
+        if not _among((*FREE, *UNMEASURED), name):
+            raise UserError(
+                f"{file} was trained with {name} {_short(old)}, not {_short(new)}: its held-out"
+                " loss would be another; keep the value."
+            )
+
+
+@contextmanager
+def estimates_of(run: Mapping[str, Any], config: Any) -> Iterator[None]:
+    """Inside, what a configuration leaves to be estimated is what was estimated for the run.
+
+    An image more or less in the data must not make another model of it.
+    """
+    filled = []
+    for place in ESTIMATES:
+        name, value = ".".join(place), _at(run, place)
+        if value is not None and name in config and config[name] is None:
+            config[name] = tuple(value) if isinstance(value, list) else value
+            filled.append(name)
+    try:
+        yield
+    finally:
+        for name in filled:
+            config[name] = None
+
+
+def record_estimates(
+    config: dict[str, Any], sigma_data: float, values: tuple[float, float]
+) -> None:
+    """Put what was estimated from the data into a run's record, in place."""
+    for place, value in zip(ESTIMATES, (sigma_data, list(values)), strict=True):
+        holder = _at(config, place[:-1])
+        if isinstance(holder, dict) and holder.get(place[-1], value) is None:
+            holder[place[-1]] = value
+
+
+def _at(config: Mapping[str, Any], place: tuple[str, ...]) -> Any:
+    found: Any = config
+    for name in place:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _differences(
+    then: Mapping[str, Any], now: Mapping[str, Any], inside: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Name, old and new value of what both have and has changed, as it is spelled in options."""
+    for key in filter(then.__contains__, now):
+        name = inside if key == "init_args" else f"{inside}.{key}".removeprefix(".")
+        old, new = then[key], now[key]
+        both = isinstance(old, Mapping) and isinstance(new, Mapping)
+        if both and old.get("class_path") == new.get("class_path"):
+            yield from _differences(old, new, name)
+        elif old != new:
+            yield name, old, new
+
+
+def _among(settings: tuple[str, ...], name: str) -> bool:
+    return any(name == setting or name.startswith(f"{setting}.") for setting in settings)
+
+
+def _short(value: Any) -> Any:
+    return value["class_path"] if isinstance(value, Mapping) and "class_path" in value else value
