@@ -28,6 +28,7 @@ def sentences() -> Iterator[None]:
     except OSError as error:  # a path that cannot be read or written names itself
         print(f"error: {error}.", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on.", file=sys.stderr)
+    except KeyboardInterrupt as end:
+        said = str(end) or "interrupted: run the same command again to go on."
+        print(said, file=sys.stderr)
         sys.exit(130)

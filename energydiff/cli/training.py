@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from energydiff.cli.parser import Imported, Parser, values
 from energydiff.console import quiet_lightning
@@ -292,9 +293,47 @@ class EnergyDiffCLI(LightningCLI):
                 return
         elif self.initial is not None:
             self._start_from(self.initial)
-        self.trainer.fit(
-            self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True
-        )
+        rank_zero_info(self._introduction())
+        try:
+            self.trainer.fit(
+                self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True
+            )
+        except SystemExit:
+            if not self.trainer.interrupted:
+                raise
+            raise KeyboardInterrupt(self._how_to_go_on()) from None  # as Lightning was
+        self._measure_at_the_end()
+
+    def _introduction(self) -> str:
+        """What is going to happen, in a few lines."""
+        trainer, model = self.trainer, self.model
+        learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        steps = math.ceil(model.total_images / model.batch_size)
+        device, count = trainer.strategy.root_device.type, trainer.world_size
+        lines = [
+            f"{model.title()}: {learned:,} parameters on {count} {device} in {trainer.precision}",
+            f"{model.total_images:,} images in {steps:,} steps of {model.batch_size}",
+            f"run folder {trainer.default_root_dir}",
+        ]
+        if self.checkpoint:
+            images = int(self.saved["global_step"]) * model.batch_size
+            lines[1] += f", going on at image {images:,}"
+        return "\n".join(lines)
+
+    def _how_to_go_on(self) -> str:
+        last = Path(self.trainer.default_root_dir) / LAST_CHECKPOINT
+        if not last.is_file():
+            return f"interrupted before {last} was written: the same command starts anew."
+        images = int(read_checkpoint(last, mmap=True)["global_step"]) * self.model.batch_size
+        return f"interrupted: run the same command again to go on from {last}, image {images:,}."
+
+    def _measure_at_the_end(self) -> None:
+        """The held-out loss of the trained model, unless the last step brought one."""
+        trainer = self.trainer
+        interval = trainer.val_check_interval / trainer.accumulate_grad_batches
+        finished = trainer.global_step >= trainer.max_steps and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if finished and self.config.val_every_images and trainer.global_step % interval:
+            trainer.validate(self.model, datamodule=self.datamodule)
 
     def _go_on(self, file: str) -> None:
         """Checks that the run is the one configured, and records what is changed from here."""

@@ -65,6 +65,9 @@ class CompletionModule(StreamModule):
         hidden = self.network.hide(batch["noise"], share)
         return {PARTS[0]: self.network.loss(self.normalization.encode(batch["raw"]), hidden)}
 
+    def title(self) -> str:
+        return type(self.network).__name__
+
     def describe(self) -> dict[str, Any]:
         arguments = self.network.config | {"shape": list(self.network.shape)}
         return {

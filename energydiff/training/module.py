@@ -107,6 +107,11 @@ class DiffusionModule(StreamModule):
         )
         return self.objective(self.denoiser, noisy)
 
+    def title(self) -> str:
+        network = next(m for m in self.denoiser.modules() if isinstance(m, Network))
+        kind = "Energy" if self.denoiser.energy is not None else "Baseline"
+        return f"{kind} over {type(network).__name__}"
+
     def saved_model(self) -> SavedModel:
         """What an export or a checkpoint keeps of the model."""
         return SavedModel(

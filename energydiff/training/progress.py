@@ -2,25 +2,43 @@
 
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
 
 from energydiff.training.stream_module import StreamModule
 
 
 def progress_bar() -> ProgressBar:
     """The bar that suits standard output."""
-    return StepBar() if sys.stdout.isatty() else PlainProgress()
+    return ImageBar() if sys.stdout.isatty() else PlainProgress()
 
 
-class StepBar(RichProgressBar):
-    """Lightning's rich bar over the whole run: training is one stream without epochs."""
+def seen_images(trainer: pl.Trainer, steps: int) -> int:
+    """The images of so many optimizer steps."""
+    assert isinstance(trainer.lightning_module, StreamModule)
+    return steps * trainer.lightning_module.batch_size
+
+
+class ImageBar(RichProgressBar):
+    """Lightning's rich bar over the images of the whole run, which has no epochs."""
 
     @property
     def total_train_batches(self) -> int | float:
-        return self.trainer.max_steps * self.trainer.accumulate_grad_batches
+        return seen_images(self.trainer, self.trainer.max_steps)
+
+    def _update(self, progress_bar_id: Any, current: int, *args: Any, **kwargs: Any) -> None:
+        if progress_bar_id == self.train_progress_bar_id:
+            current = seen_images(self.trainer, self.trainer.global_step)
+        super()._update(progress_bar_id, current, *args, **kwargs)
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
+        """Without batches per second: images per second are among the metrics."""
+        columns = super().configure_columns(trainer)
+        return [c for c in columns if not isinstance(c, ProcessingSpeedColumn)]
 
     def _get_train_description(self, current_epoch: int) -> str:
         return "Training"
@@ -46,6 +64,9 @@ class PlainProgress(ProgressBar):
     def enable(self) -> None:
         self._enabled = True
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began, self._first = time.monotonic(), trainer.global_step
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
@@ -57,7 +78,11 @@ class PlainProgress(ProgressBar):
         shown = "  ".join(
             f"{name} {value:.4g}" for name, value in values.items() if name != "v_num"
         )
-        print(f"step {trainer.global_step}/{trainer.max_steps}  {shown}", flush=True)
+        images, total = (seen_images(trainer, n) for n in (trainer.global_step, trainer.max_steps))
+        taken = max(trainer.global_step - self._first, 1)
+        each = (time.monotonic() - self._began) / taken
+        left = timedelta(seconds=round(each * (trainer.max_steps - trainer.global_step)))
+        print(f"image {images:,} of {total:,}  {shown}  {left} left", flush=True)
 
 
 class Throughput(Callback):

@@ -70,6 +70,10 @@ class StreamModule(pl.LightningModule, ABC):
         """The parts of the objective on a batch of the stream, each (B,); their sum is the loss."""
 
     @abstractmethod
+    def title(self) -> str:
+        """What is trained, in a few words."""
+
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the weights, plain data; ``model`` says of what model."""
 

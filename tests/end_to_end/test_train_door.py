@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 import energydiff
+from energydiff.training import DiffusionModule
 
 Metrics = Callable[[Path], dict[str, list[float]]]
 
@@ -78,6 +80,54 @@ def test_configurations_stack(unet_run: Path, tiny_unet: Path, tmp_path: Path, d
     assert (config["model"]["total_images"], config["model"]["learning_rate"]) == (64, 1e-5)
     assert (config["monitor"]["samples"], config["monitor"]["steps"]) == (2, 2)
     assert config["model"]["sigma_max"] == 10.0
+
+
+def test_the_first_and_last_words_of_a_run(
+    process, tiny_mlp: Path, tmp_path: Path, metrics: Metrics
+) -> None:
+    """What is trained, where, how long; progress in images; a held-out loss however short it is."""
+    run = tmp_path / "run"
+    options = ["--config", tiny_mlp, "--trainer.default_root_dir", run]
+    options += ["--val_every_images", 10**6, "--monitor.every_images", 0]
+    done = process("fit", *options)
+    assert done.code == 0, done.err
+    parameters = sum(p.numel() for p in energydiff.load(run).parameters())
+    lines = [
+        f"Energy over MLP: {parameters:,} parameters on 1 cpu in 32-true",
+        "32 images in 1 steps of 32",
+        f"run folder {run}",
+    ]
+    assert "\n".join(lines) in done.err
+    assert re.search(r"^image 32 of 32  train/loss [\d.]+  0:00:00 left$", done.out, re.MULTILINE)
+    found = metrics(run)
+    assert len(found["val/loss"]) == 1
+    assert not any(name.startswith("lyapunov/") for name in found)
+    done = process("fit", *options, "--model.total_images", 64, "--val_every_images", 0)
+    assert "64 images in 2 steps of 32, going on at image 32\n" in done.err
+    assert len(metrics(run)["val/loss"]) == 1
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    tiny_mlp: Path, tmp_path: Path, door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = DiffusionModule.training_step
+
+    def interrupted(module: DiffusionModule, batch: dict, batch_idx: int) -> torch.Tensor:
+        if module.trainer.global_step == 3:
+            raise KeyboardInterrupt
+        return step(module, batch, batch_idx)
+
+    monkeypatch.setattr(DiffusionModule, "training_step", interrupted)
+    run = tmp_path / "run"
+    options = ["--config", tiny_mlp, "--trainer.default_root_dir", run]
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        done = door("fit", *options, "--model.total_images", 320, "--checkpoint_every_images", 64)
+        assert done.code == 130
+        last = run / "checkpoints" / "last.ckpt"
+        assert f"run the same command again to go on from {last}, image 64." in done.err
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture
