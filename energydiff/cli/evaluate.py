@@ -12,7 +12,6 @@ from rich.console import Console
 
 from energydiff.cli.choice import choose
 from energydiff.cli.parser import Parser, function_parser, shipped, values
-from energydiff.drawing import is_first_rank
 from energydiff.errors import UserError
 from energydiff.evaluation import (
     Comparison,
@@ -26,6 +25,7 @@ from energydiff.evaluation import (
 from energydiff.evaluation import compare as compare_models
 from energydiff.evaluation.opened import is_model
 from energydiff.files import write_json
+from energydiff.progress import is_first_rank
 from energydiff.report.page import page_model, write_page
 from energydiff.report.tables import comparison_table, interval_text, result_table
 

@@ -13,6 +13,8 @@ from energydiff.errors import UserError
 from energydiff.registry import build_recorded
 from energydiff.training.stream import CountedBatches, HeldOut, Item, TrainingStream
 
+SIGMA_DATA_SAMPLES = 4_096
+
 
 class DiffusionData(pl.LightningDataModule):
     """Data for training and held-out loss.
@@ -67,7 +69,7 @@ class DiffusionData(pl.LightningDataModule):
         return cls(build_recorded(DataSpec, source, what), **recorded)  # type: ignore[type-abstract]
 
     def _estimate_sigma_data(self) -> float:
-        rms = float(self.train_source.clean(4096).double().square().mean().sqrt())
+        rms = math.sqrt(self.train_source.mean_square(SIGMA_DATA_SAMPLES))
         if not (math.isfinite(rms) and rms > 0):
             raise UserError(
                 f"the RMS of the training data is {rms}; give data.sigma_data and check the data."
