@@ -26,7 +26,7 @@ from energydiff.files import write_json
 from energydiff.registry import import_modules
 from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, read_checkpoint
 from energydiff.training.checkpoint import WholeCheckpointIO
-from energydiff.training.data import DiffusionData
+from energydiff.training.data import DiffusionData, kept_sigma_data
 from energydiff.training.ema import EMA
 from energydiff.training.finish import CalibrateAndExport, is_exported
 from energydiff.training.guard import NonFiniteGuard
@@ -155,7 +155,16 @@ class EnergyDiffCLI(LightningCLI):
         _arrange(parser)
         self.config = parser.parse_args(args)
         _fix_root(self.config)
+        self._keep_sigma_data()
         self.config["import"] = list(dict.fromkeys([*modules, *values(args, "--import")]))
+
+    def _keep_sigma_data(self) -> None:
+        """A run that goes on keeps its σ_d, though a file of its data broke since."""
+        run = Path(self.config.trainer.default_root_dir or "")
+        file = Path(self.config.ckpt_path or run / LAST_CHECKPOINT)
+        if self.config.data.sigma_data is None and file.is_file():
+            given = json.loads(self.parser.dump(self.config, format="json", skip_none=False))
+            self.config.data.sigma_data = kept_sigma_data(file, given["data"]["source"])
 
     def go(self) -> None:
         """Runs the command."""

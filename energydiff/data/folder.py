@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +17,31 @@ from energydiff.data.decode import SUFFIXES, Colour, decode_image, parse_colour
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Rows, Source, Splits, index_classes
 from energydiff.data.spec import DataSpec
-from energydiff.data.split import HELD_OUT, split_rows
+from energydiff.data.split import HELD_OUT, is_held_out, split_rows
 from energydiff.data.values import UnreadableImage
 from energydiff.errors import UserError
 
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 
 
+class BrokenImage(UserError):
+    """A file could be decoded when it was checked, and cannot any more."""
+
+
 class FolderSource(Source):
-    """Image files under ``root``; names are their paths relative to it, with slashes."""
+    """Image files under ``root``; names are their paths relative to it, with slashes.
+
+    Args:
+        spare: how many may still break: in the place of one that does comes the next that can be
+            read, with a warning.
+    """
 
     def __init__(
         self,
         root: Path,
         image_size: int | None,
         background: Colour,
+        spare: int,
         *args: Any,
         **kwargs: Any,
     ) -> None:
@@ -38,6 +49,26 @@ class FolderSource(Source):
         self._root = root
         self._image_size = image_size
         self._background = background
+        self._spare = spare
+        self._broken: set[str] = set()
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        for after in range(len(self)):
+            row = (i + after) % len(self) if after else i
+            try:
+                return super().__getitem__(row)
+            except BrokenImage as error:
+                self._give_up(self.names[row], error)
+        return super().__getitem__(i)  # none can be read: say so of the one that was asked for
+
+    def _give_up(self, name: str, error: BrokenImage) -> None:
+        """Raises the error unless so many may break; each file is told of once."""
+        if name in self._broken:
+            return
+        if len(self._broken) == self._spare:
+            raise error
+        self._broken.add(name)
+        warnings.warn(f"{error} The next image takes its place.", stacklevel=3)
 
     def _read(self, i: int) -> Tensor:
         path = self._root / self.names[i]
@@ -45,7 +76,9 @@ class FolderSource(Source):
             pixels = decode_image(path, self.shape[0], self._image_size, self._background)
             return torch.from_numpy(pixels)
         except UnreadableImage as error:
-            raise UserError(f"{path} could be read before but not now ({error}).") from error
+            raise BrokenImage(
+                f"{path} could be read before but not now ({error}): restore it."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -78,9 +111,12 @@ class Folder(DataSpec):
 
     def open(self) -> Splits:
         """Refuses what :meth:`whole` refuses."""
-        source = self.whole()
-        train, held = split_rows(source.names, self.held_out, str(self.root))
-        return Splits(source.select(train), source.select(held))
+        source, left_out = self._open_all(measured=False)
+        rows = split_rows(source.names, self.held_out, str(self.root))
+        train, held_out = (source.select(part) for part in rows)
+        missed = [name for name in left_out if not is_held_out(name, self.held_out)]
+        train.places = _places(train.names, missed)
+        return Splits(train, held_out)
 
     def whole(self, measured: bool = False) -> FolderSource:
         """All samples, by name.
@@ -94,6 +130,10 @@ class Folder(DataSpec):
                 values nowhere fill their range, images of different sizes without an image_size,
                 and a background that is no colour.
         """
+        return self._open_all(measured)[0]
+
+    def _open_all(self, measured: bool) -> tuple[FolderSource, list[str]]:
+        """All samples, and the names of the images that were left out."""
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise UserError(
@@ -118,16 +158,19 @@ class Folder(DataSpec):
         height, width = (size, size) if size else _common_size(root, sizes, resize)
         names = list(sizes)
         classes, indices = _folder_classes(root, names) if self.labels else ((), None)
-        return FolderSource(
+        may_break = int(self.max_skipped * len(found)) if self.on_error == "skip" else 0
+        source = FolderSource(
             root.absolute(),
             size,
             colour,
+            max(0, may_break - len(broken)),
             (self.channels, height, width),
             Normalization(0, 255),
             names,
             classes,
             indices,
         )
+        return source, list(broken)
 
 
 def find_images(root: Path) -> list[str]:
@@ -152,6 +195,12 @@ def find_images(root: Path) -> list[str]:
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
         )
     return sorted(found)
+
+
+def _places(names: Sequence[str], left_out: Sequence[str]) -> Rows:
+    """See ``Source.places``: of the sorted names and those that were left out among them."""
+    sought = sorted([*names, *left_out])
+    return np.array([bisect_left(names, name) % len(names) for name in sought], np.int64)
 
 
 def _refuse(error: OSError) -> None:

@@ -30,6 +30,8 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
     classes: the name of every class index; empty when there are no labels.
     names: one stable name per sample, which decides its split and is used in messages.
     labels: the class index of every sample, (N,).
+    places: the samples that one pass of training takes, in any order, (N,) or more: a sample that
+        was left out leaves its place to the next, so that the other places stay as they were.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
         self.names = names
         self.classes = classes
         self.labels = np.full(len(names), NO_LABEL) if labels is None else labels
-        self._rows = np.arange(len(names))
+        self._rows = self.places = np.arange(len(names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,6 +66,7 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
         part.names = [self.names[row] for row in rows]
         part.labels = self.labels[rows]
         part._rows = self._rows[rows]
+        part.places = np.arange(len(rows))
         return part
 
     def shuffled(self, seed: int) -> Self:

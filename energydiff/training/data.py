@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,9 +12,26 @@ from torch.utils.data import DataLoader
 from energydiff.data import DataSpec, Digits
 from energydiff.errors import UserError
 from energydiff.registry import build_recorded
+from energydiff.saving import CHECKPOINT_KEY, read_checkpoint
 from energydiff.training.stream import CountedBatches, HeldOut, Item, TrainingStream
 
 SIGMA_DATA_SAMPLES = 4_096
+
+
+def kept_sigma_data(file: Path, source: Any) -> float | None:
+    """σ_d of a run that goes on, whose files may have changed since it was estimated.
+
+    Args:
+        file: its checkpoint.
+        source: the configured ``data.source``, as plain data.
+
+    Returns:
+        ``None`` where the run was trained on another source, or its model knows no σ_d.
+    """
+    saved = read_checkpoint(file, mmap=True)[CHECKPOINT_KEY]
+    then = saved["config"].get("data", {}).get("source")
+    sigma_data: float | None = saved["model"].get("sigma_data") if then == source else None
+    return sigma_data
 
 
 class DiffusionData(pl.LightningDataModule):
@@ -90,7 +108,7 @@ class DiffusionData(pl.LightningDataModule):
                 f" accumulate_grad_batches = {parts}."
             )
         batches = CountedBatches(
-            len(self.train_source),
+            len(self.train_source.places),
             self.batch_size // self.trainer.accumulate_grad_batches,
             self.seed,
             start=self.trainer.global_step * self.batch_size,
