@@ -121,8 +121,11 @@ class DiffusionData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Item]:
         assert self.trainer is not None
         held_out = HeldOut(self.held_out_source, self.seed)
-        mine = range(self.trainer.global_rank, len(held_out), self.trainer.world_size)
-        size = max(1, self.batch_size // self.trainer.world_size)
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        # Of fewer images than ranks everybody takes all: the mean is the same, and nobody is idle.
+        shared = len(held_out) >= ranks
+        mine = range(rank, len(held_out), ranks) if shared else range(len(held_out))
+        size = max(1, self.batch_size // ranks)
         batches = [list(mine[i : i + size]) for i in range(0, len(mine), size)]
         return self._loader(held_out, batches)
 
