@@ -1,6 +1,5 @@
 """A tree of image files, decoded when a sample is asked for."""
 
-import os
 import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from energydiff.data.normalization import Normalization
 from energydiff.data.source import Rows, Source, Splits, index_classes
 from energydiff.data.spec import DataSpec
 from energydiff.data.split import HELD_OUT, is_held_out, split_rows
+from energydiff.data.tree import is_image, list_files, remarks_on
 from energydiff.data.values import UnreadableImage
 from energydiff.errors import UserError
 
@@ -145,10 +145,13 @@ class Folder(DataSpec):
         if size is not None and size < 1:
             raise UserError(f"data.source.image_size must be at least 1, got {size}.")
         colour = parse_colour(self.background)
-        found = find_images(root)
+        files = list_files(root)
+        found = [name for name in files if is_image(name)]
         if not found:
-            raise UserError(f"{root} holds no images: the suffixes read are {_listed(SUFFIXES)}.")
-        sizes, broken = check_images(
+            raise UserError(
+                f"{root} holds no images: the suffixes read are {', '.join(sorted(SUFFIXES))}."
+            )
+        sizes, broken, levels = check_images(
             root, found, self.workers, self.cache_dir, colour, not measured
         )
         if broken:
@@ -170,41 +173,18 @@ class Folder(DataSpec):
             classes,
             indices,
         )
-        return source, list(broken)
-
-
-def find_images(root: Path) -> list[str]:
-    """Sorted paths, relative to ``root``, of all files below it with a suffix of an image.
-
-    Hidden files and folders are left out. Links to folders are followed, but no folder is entered
-    twice: a loop ends, and no image is at once in the training and the held-out part.
-    """
-    found: list[str] = []
-    entered: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in entered:
-            subfolders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        relative = Path(folder).relative_to(root)
-        found += (
-            (relative / name).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        source.remarks = (
+            f"levels {levels[0]} to {levels[1]} in use",
+            *([f"{len(broken):,} broken images left out"] if broken else []),
+            *remarks_on(files, self.labels),
         )
-    return sorted(found)
+        return source, list(broken)
 
 
 def _places(names: Sequence[str], left_out: Sequence[str]) -> Rows:
     """See ``Source.places``: of the sorted names and those that were left out among them."""
     sought = sorted([*names, *left_out])
     return np.array([bisect_left(names, name) % len(names) for name in sought], np.int64)
-
-
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename} cannot be listed ({error.strerror}).") from error
 
 
 def _handle_broken(
@@ -251,7 +231,3 @@ def _folder_classes(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], 
                 " data.source.labels off."
             )
     return index_classes(np.array([name.split("/", 1)[0] for name in names]))
-
-
-def _listed(words: frozenset[str]) -> str:
-    return ", ".join(sorted(words))

@@ -32,7 +32,10 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
     labels: the class index of every sample, (N,).
     places: the samples that one pass of training takes, in any order, (N,) or more: a sample that
         was left out leaves its place to the next, so that the other places stay as they were.
+    remarks: what else to know of all the data, in words.
     """
+
+    remarks: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -7,9 +7,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from energydiff.data import DataSpec, Digits
+from energydiff.data import DataSpec, Digits, understood
 from energydiff.errors import UserError
 from energydiff.registry import build_recorded
 from energydiff.saving import CHECKPOINT_KEY, read_checkpoint
@@ -58,7 +59,9 @@ class DiffusionData(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"data.batch_size is {batch_size}; it must be at least 1.")
-        self.train_source, self.held_out_source = source.open()
+        splits = source.open()
+        self.train_source, self.held_out_source = splits
+        self.understood = understood(splits)
         self.shape = self.train_source.shape
         self.normalization = self.train_source.normalization
         self.classes = self.train_source.classes
@@ -93,6 +96,10 @@ class DiffusionData(pl.LightningDataModule):
                 f"the RMS of the training data is {rms}; give data.sigma_data and check the data."
             )
         return round(rms, 6)
+
+    def prepare_data(self) -> None:
+        """Says, on the first rank, what was understood of the data."""
+        rank_zero_info(self.understood)
 
     def train_dataloader(self) -> DataLoader[Item]:
         assert self.trainer is not None

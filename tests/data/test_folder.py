@@ -12,7 +12,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from energydiff.data import Folder
-from energydiff.data.folder import FolderSource, find_images
+from energydiff.data.folder import FolderSource
+from energydiff.data.tree import is_image, list_files
 from energydiff.errors import UserError
 from energydiff.training.stream import TrainingStream
 
@@ -163,7 +164,7 @@ def test_what_counts_as_an_image(tmp_path: Path) -> None:
     for name in [*listed, ".hidden.png", ".cache/x.png", "__MACOSX/._a.png", "notes.txt", "png"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert find_images(tmp_path) == sorted(listed)
+    assert list(filter(is_image, list_files(tmp_path))) == sorted(listed)
 
 
 def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
     (tmp_path / "root" / "loop").symlink_to(tmp_path / "root", target_is_directory=True)
     (tmp_path / "root" / "deep" / "up").symlink_to("..", target_is_directory=True)
     (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert find_images(tmp_path / "root") == ["deep/a.png", "linked/b.png"]
+    assert list_files(tmp_path / "root") == ["deep/a.png", "linked/b.png"]
 
 
 @pytest.mark.parametrize("kind", ["dangling", "loop", "pipe"])

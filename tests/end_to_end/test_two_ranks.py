@@ -102,6 +102,8 @@ def test_fewer_held_out_images_than_ranks_give_the_loss_of_one_process(
         run = ["--trainer.default_root_dir", tmp_path / name]
         done = process("fit", *options, *run, *ranks)
         assert done.code == 0, done.err
+        told = "Data: 39 samples to train on and 1 held out, 4 numbers each, "
+        assert done.err.count(told) == done.err.count("Data: ") == 1
         losses.append(metrics(tmp_path / name)["val/loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
