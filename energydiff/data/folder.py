@@ -21,6 +21,7 @@ from energydiff.data.tree import is_image, list_files, remarks_on
 from energydiff.data.values import UnreadableImage
 from energydiff.errors import UserError
 
+SHOWN_BROKEN = 10
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 
 
@@ -196,19 +197,23 @@ def _handle_broken(
     else_skip: str,
 ) -> None:
     share = len(broken) / count
+    told = [f"{root / name} cannot be read ({reason})" for name, reason in broken.items()]
+    if len(told) > SHOWN_BROKEN:
+        told[SHOWN_BROKEN:] = [f"and {len(told) - SHOWN_BROKEN:,} more"]
+    listed = ", ".join(told)
     if on_error == "fail":
-        name, reason = next(iter(broken.items()))
-        others = f", and {len(broken) - 1} more cannot either" if len(broken) > 1 else ""
         raise UserError(
-            f"{root / name} cannot be read ({reason}){others}: repair or remove it{else_skip}."
+            f"{listed}: repair or remove {'it' if not told[1:] else 'them'}{else_skip}."
         )
     if share > max_skipped:
         raise UserError(
-            f"{len(broken)} of the {count} images in {root} ({share:.2%}) cannot be read, more "
-            f"than data.source.max_skipped = {max_skipped:.2%}; the first is {next(iter(broken))}."
+            f"{len(broken):,} of the {count:,} images in {root} ({share:.2%}) are broken, more than"
+            f" data.source.max_skipped = {max_skipped:.2%}: {listed}."
         )
-    lines = "".join(f"\n  {root / name}: {reason}" for name, reason in broken.items())
-    warnings.warn(f"Left out {len(broken)} of {count} images ({share:.2%}):{lines}", stacklevel=4)
+    lines = "".join(f"\n  {line}" for line in told)
+    warnings.warn(
+        f"Left out {len(broken):,} of {count:,} images ({share:.2%}):{lines}", stacklevel=5
+    )
 
 
 def _common_size(root: Path, sizes: dict[str, tuple[int, int]], advice: str) -> tuple[int, int]:
