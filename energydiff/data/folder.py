@@ -1,10 +1,11 @@
 """A tree of image files, decoded when a sample is asked for."""
 
+import re
 import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -98,6 +99,8 @@ class Folder(DataSpec):
         workers: threads of the check; one per processor by default.
         cache_dir: where the check is remembered; energydiff's cache folder by default.
         background: what is seen through transparent pixels: a colour name or '#rrggbb'.
+        variants: a regular expression for what tells variants of one picture apart: files whose
+            paths are the same without it, and without their suffix, share a side of the split.
     """
 
     root: Path | str
@@ -109,15 +112,29 @@ class Folder(DataSpec):
     workers: int | None = None
     cache_dir: Path | None = None
     background: str = "white"
+    variants: str | None = None
 
     def open(self) -> Splits:
         """Refuses what :meth:`whole` refuses."""
         source, left_out = self._open_all(measured=False)
-        rows = split_rows(source.names, self.held_out, str(self.root))
+        rows = split_rows(self._pictures(source.names), self.held_out, str(self.root))
         train, held_out = (source.select(part) for part in rows)
-        missed = [name for name in left_out if not is_held_out(name, self.held_out)]
+        pictures = zip(left_out, self._pictures(left_out), strict=True)
+        missed = [name for name, picture in pictures if not is_held_out(picture, self.held_out)]
         train.places = _places(train.names, missed)
         return Splits(train, held_out)
+
+    def _pictures(self, names: Sequence[str]) -> Sequence[str]:
+        """What the hash is taken of that decides a file's side."""
+        if self.variants is None:
+            return names
+        try:
+            pattern = re.compile(self.variants)
+        except re.error as error:
+            raise UserError(
+                f"data.source.variants is {self.variants!r}, no regular expression ({error})."
+            ) from error
+        return [pattern.sub("", str(PurePosixPath(name).with_suffix(""))) for name in names]
 
     def whole(self, measured: bool = False) -> FolderSource:
         """All samples, by name.

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from energydiff.data import Folder
+from energydiff.data import Folder, Splits
 from energydiff.data.folder import FolderSource
 from energydiff.data.tree import is_image, list_files
 from energydiff.errors import UserError
@@ -69,6 +69,21 @@ def test_an_image_without_a_class_is_named(make_images: Callable[..., Path]) -> 
     root = make_images([*NAMES, "stray.png"])
     with pytest.raises(UserError, match=r"stray\.png lies in no class folder"):
         Folder(root, labels=True).open()
+
+
+def test_variants_of_a_picture_share_a_side(make_images: Callable[..., Path]) -> None:
+    names = [f"cat/{i}{tail}" for i in range(30) for tail in (".png", "_crop1.png", "_crop22.bmp")]
+    root = make_images(names)
+    plain, grouped = (Folder(root, variants=v).open() for v in (None, r"_crop\d+"))
+
+    def sides(splits: Splits) -> list[set[str]]:
+        return [{name.split(".")[0].split("_")[0] for name in part.names} for part in splits]
+
+    assert set.intersection(*sides(plain))  # each name by itself lands anywhere
+    assert not set.intersection(*sides(grouped))
+    assert sum(map(len, grouped)) == len(names) and len(grouped.held_out) % 3 == 0
+    with pytest.raises(UserError, match=r"variants is '\(', no regular expression"):
+        Folder(root, variants="(").open()
 
 
 def test_a_split_survives_new_images(make_images: Callable[..., Path]) -> None:
