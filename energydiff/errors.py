@@ -12,6 +12,12 @@ class UserError(Exception):
     it wherever a file, field or value is at fault.
     """
 
+    def __init__(self, message: str) -> None:
+        # A worker of a loader hands over no exception but its traceback, and torch makes that the
+        # message: the sentence is what follows this name the last time.
+        name = f"{type(self).__module__}.{type(self).__qualname__}: "
+        super().__init__(message.rpartition(name)[2].rstrip("\n"))
+
 
 class NoEnergyError(UserError):
     """An energy was asked of a model that has none (the unconstrained baseline)."""

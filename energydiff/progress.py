@@ -1,11 +1,13 @@
-"""Progress of a long piece of work, told on standard error."""
+"""Progress of a long piece of work, told on standard error by the first rank."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
@@ -13,6 +15,15 @@ T = TypeVar("T")
 
 BAR_SECONDS = 1.0
 LINE_SECONDS = 10.0
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and prints."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank() == 0
+    # Before the ranks meet, what started this process says which one it is.
+    return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0) == 0
 
 
 @contextmanager
@@ -27,11 +38,11 @@ def progress(task: str, total: int) -> Iterator[Callable[[int], None]]:
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     bar = Progress(*columns, console=console, transient=True)
     bar_task = bar.add_task(task, total=total)
-    told = time.monotonic()
+    told, first = time.monotonic(), is_first_rank()
 
     def tell(done: int) -> None:
         nonlocal told
-        if time.monotonic() - told < period:
+        if not first or time.monotonic() - told < period:
             return
         told = time.monotonic()
         if console.is_terminal:

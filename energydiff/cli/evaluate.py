@@ -12,7 +12,7 @@ from rich.console import Console
 
 from energydiff.cli.choice import choose
 from energydiff.cli.parser import Parser, function_parser, shipped, values
-from energydiff.drawing import is_first_rank
+from energydiff.data import understood
 from energydiff.errors import UserError
 from energydiff.evaluation import (
     Comparison,
@@ -26,6 +26,7 @@ from energydiff.evaluation import (
 from energydiff.evaluation import compare as compare_models
 from energydiff.evaluation.opened import is_model
 from energydiff.files import write_json
+from energydiff.progress import is_first_rank
 from energydiff.report.page import page_model, write_page
 from energydiff.report.tables import comparison_table, interval_text, result_table
 
@@ -41,14 +42,14 @@ def fid(model: Path, settings: Settings, data: EvaluationData | None = None) -> 
     """
     if is_model(model):
         opened = OpenedModel.at(model)
-        measurement = Measurement.open(data or data_of(opened), settings)
+        measurement = open_measurement(data or data_of(opened), settings)
         result = measurement.measure(opened)
     elif data is None:
         raise UserError(
             f"{model} holds no model; if it holds images, give --data to measure it against."
         )
     else:
-        measurement = Measurement.open(data, settings)
+        measurement = open_measurement(data, settings)
         result = measurement.measure_images(model)
     if is_first_rank():
         file = write(settings.store, "fid", [model], asdict(result))
@@ -80,7 +81,7 @@ def compare(
         print(f"{a} − {b}: {interval_text(interval)}: {interval.verdict}.")
         return
     first, second = open_side(a), open_side(b)
-    measurement = Measurement.open(data or data_of(first[0]), settings)
+    measurement = open_measurement(data or data_of(first[0]), settings)
     tell(measurement, compare_models(measurement, first, second, curve, controls))
 
 
@@ -107,12 +108,20 @@ def report(
     pages = [page_model(side[0], settings) for side in sides]
     comparison = None
     if quality and len(sides) == 2:
-        measurement = Measurement.open(data or data_of(sides[0][0]), settings)
+        measurement = open_measurement(data or data_of(sides[0][0]), settings)
         comparison = compare_models(measurement, sides[0], sides[1], curve)
         tell(measurement, comparison)
     if is_first_rank():
         write_page(pages, comparison, {}, out)
         print(f"Written to {out}.")
+
+
+def open_measurement(data: EvaluationData, settings: Settings) -> Measurement:
+    """The extractor and the reference; says what was understood of the data."""
+    measurement = Measurement.open(data, settings)
+    if is_first_rank():
+        print(understood(measurement.splits))
+    return measurement
 
 
 def open_side(paths: str) -> list[OpenedModel]:

@@ -14,9 +14,10 @@ from torch import Tensor
 import energydiff
 from energydiff.cli.parser import function_parser
 from energydiff.denoisers import STEP_SIZE, BlindEnergy
-from energydiff.drawing import Drawing, draw_samples, is_first_rank
+from energydiff.drawing import Drawing, draw_samples
 from energydiff.energies import Denoiser, Guidance
 from energydiff.errors import UserError
+from energydiff.progress import is_first_rank
 from energydiff.report import words
 from energydiff.report.sampling import require_room, write_sampling
 from energydiff.sampling import (

@@ -15,6 +15,7 @@ from energydiff.data.normalization import Normalization
 from energydiff.data.source import Source, Splits
 from energydiff.data.spec import DataSpec
 from energydiff.data.torch_dataset import TorchDataset
+from energydiff.data.understood import understood
 
 __all__ = [
     "Arrays",
@@ -29,5 +30,6 @@ __all__ = [
     "Splits",
     "TorchDataset",
     "image_grid",
+    "understood",
     "write_images",
 ]

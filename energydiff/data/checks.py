@@ -36,10 +36,12 @@ FAINT_IMAGE = 16
 
 
 class Checked(NamedTuple):
-    """The outcome for all files: sizes (height, width) by name, and reasons by name."""
+    """The outcome for all files: sizes (height, width) by name, reasons by name, and the lowest and
+    highest level of all."""
 
     good: dict[str, tuple[int, int]]
     broken: dict[str, str]
+    levels: tuple[int, int]
 
 
 class _Entry(NamedTuple):
@@ -100,10 +102,11 @@ def check_images(
         known = {name: known[name] for name in names if name in known}
         if known != remembered:
             _remember(cache, known)
-    _judge_levels(root, good, refuse_faint)
+    levels = _judge_levels(root, good, refuse_faint)
     return Checked(
         {name: (good[name].height, good[name].width) for name in names if name in good},
         {name: broken[name] for name in names if name in broken},
+        levels,
     )
 
 
@@ -119,8 +122,11 @@ def _check(path: Path, remembered: _Entry | None, background: Colour) -> _Entry:
     return _Entry(status.st_size, status.st_mtime_ns, height, width, *levels)
 
 
-def _judge_levels(root: Path, good: dict[str, _Entry], refuse: bool) -> None:
-    """Refuses a folder whose images are faint all together; warns of a faint one among others."""
+def _judge_levels(root: Path, good: dict[str, _Entry], refuse: bool) -> tuple[int, int]:
+    """Refuses a folder whose images are faint all together; warns of a faint one among others.
+
+    Returns the lowest and the highest level.
+    """
     lowest = min((entry.lowest for entry in good.values()), default=0)
     highest = max((entry.highest for entry in good.values()), default=255)
     cause = (
@@ -136,7 +142,7 @@ def _judge_levels(root: Path, good: dict[str, _Entry], refuse: bool) -> None:
         if refuse:
             raise UserError(message)
         warnings.warn(message, stacklevel=4)
-        return
+        return lowest, highest
     faint = [name for name, e in good.items() if e.highest - e.lowest <= FAINT_IMAGE]
     if faint:
         warnings.warn(
@@ -144,6 +150,7 @@ def _judge_levels(root: Path, good: dict[str, _Entry], refuse: bool) -> None:
             f"{FAINT_IMAGE} of 255 levels; the first is {min(faint)}: {cause}.",
             stacklevel=5,
         )
+    return lowest, highest
 
 
 def _recall(cache: Path) -> dict[str, _Entry]:

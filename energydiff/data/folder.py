@@ -1,10 +1,11 @@
 """A tree of image files, decoded when a sample is asked for."""
 
-import os
+import re
 import warnings
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -16,21 +17,33 @@ from energydiff.data.decode import SUFFIXES, Colour, decode_image, parse_colour
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Rows, Source, Splits, index_classes
 from energydiff.data.spec import DataSpec
-from energydiff.data.split import HELD_OUT, split_rows
+from energydiff.data.split import HELD_OUT, is_held_out, split_rows
+from energydiff.data.tree import is_image, list_files, remarks_on
 from energydiff.data.values import UnreadableImage
 from energydiff.errors import UserError
 
+SHOWN_BROKEN = 10
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 
 
+class BrokenImage(UserError):
+    """A file could be decoded when it was checked, and cannot any more."""
+
+
 class FolderSource(Source):
-    """Image files under ``root``; names are their paths relative to it, with slashes."""
+    """Image files under ``root``; names are their paths relative to it, with slashes.
+
+    Args:
+        spare: how many may still break: in the place of one that does comes the next that can be
+            read, with a warning.
+    """
 
     def __init__(
         self,
         root: Path,
         image_size: int | None,
         background: Colour,
+        spare: int,
         *args: Any,
         **kwargs: Any,
     ) -> None:
@@ -38,6 +51,26 @@ class FolderSource(Source):
         self._root = root
         self._image_size = image_size
         self._background = background
+        self._spare = spare
+        self._broken: set[str] = set()
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        for after in range(len(self)):
+            row = (i + after) % len(self) if after else i
+            try:
+                return super().__getitem__(row)
+            except BrokenImage as error:
+                self._give_up(self.names[row], error)
+        return super().__getitem__(i)  # none can be read: say so of the one that was asked for
+
+    def _give_up(self, name: str, error: BrokenImage) -> None:
+        """Raises the error unless so many may break; each file is told of once."""
+        if name in self._broken:
+            return
+        if len(self._broken) == self._spare:
+            raise error
+        self._broken.add(name)
+        warnings.warn(f"{error} The next image takes its place.", stacklevel=3)
 
     def _read(self, i: int) -> Tensor:
         path = self._root / self.names[i]
@@ -45,7 +78,9 @@ class FolderSource(Source):
             pixels = decode_image(path, self.shape[0], self._image_size, self._background)
             return torch.from_numpy(pixels)
         except UnreadableImage as error:
-            raise UserError(f"{path} could be read before but not now ({error}).") from error
+            raise BrokenImage(
+                f"{path} could be read before but not now ({error}): restore it."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -64,6 +99,8 @@ class Folder(DataSpec):
         workers: threads of the check; one per processor by default.
         cache_dir: where the check is remembered; energydiff's cache folder by default.
         background: what is seen through transparent pixels: a colour name or '#rrggbb'.
+        variants: a regular expression for what tells variants of one picture apart: files whose
+            paths are the same without it, and without their suffix, share a side of the split.
     """
 
     root: Path | str
@@ -75,12 +112,29 @@ class Folder(DataSpec):
     workers: int | None = None
     cache_dir: Path | None = None
     background: str = "white"
+    variants: str | None = None
 
     def open(self) -> Splits:
         """Refuses what :meth:`whole` refuses."""
-        source = self.whole()
-        train, held = split_rows(source.names, self.held_out, str(self.root))
-        return Splits(source.select(train), source.select(held))
+        source, left_out = self._open_all(measured=False)
+        rows = split_rows(self._pictures(source.names), self.held_out, str(self.root))
+        train, held_out = (source.select(part) for part in rows)
+        pictures = zip(left_out, self._pictures(left_out), strict=True)
+        missed = [name for name, picture in pictures if not is_held_out(picture, self.held_out)]
+        train.places = _places(train.names, missed)
+        return Splits(train, held_out)
+
+    def _pictures(self, names: Sequence[str]) -> Sequence[str]:
+        """What the hash is taken of that decides a file's side."""
+        if self.variants is None:
+            return names
+        try:
+            pattern = re.compile(self.variants)
+        except re.error as error:
+            raise UserError(
+                f"data.source.variants is {self.variants!r}, no regular expression ({error})."
+            ) from error
+        return [pattern.sub("", str(PurePosixPath(name).with_suffix(""))) for name in names]
 
     def whole(self, measured: bool = False) -> FolderSource:
         """All samples, by name.
@@ -94,6 +148,10 @@ class Folder(DataSpec):
                 values nowhere fill their range, images of different sizes without an image_size,
                 and a background that is no colour.
         """
+        return self._open_all(measured)[0]
+
+    def _open_all(self, measured: bool) -> tuple[FolderSource, list[str]]:
+        """All samples, and the names of the images that were left out."""
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise UserError(
@@ -105,10 +163,13 @@ class Folder(DataSpec):
         if size is not None and size < 1:
             raise UserError(f"data.source.image_size must be at least 1, got {size}.")
         colour = parse_colour(self.background)
-        found = find_images(root)
+        files = list_files(root)
+        found = [name for name in files if is_image(name)]
         if not found:
-            raise UserError(f"{root} holds no images: the suffixes read are {_listed(SUFFIXES)}.")
-        sizes, broken = check_images(
+            raise UserError(
+                f"{root} holds no images: the suffixes read are {', '.join(sorted(SUFFIXES))}."
+            )
+        sizes, broken, levels = check_images(
             root, found, self.workers, self.cache_dir, colour, not measured
         )
         if broken:
@@ -118,44 +179,30 @@ class Folder(DataSpec):
         height, width = (size, size) if size else _common_size(root, sizes, resize)
         names = list(sizes)
         classes, indices = _folder_classes(root, names) if self.labels else ((), None)
-        return FolderSource(
+        may_break = int(self.max_skipped * len(found)) if self.on_error == "skip" else 0
+        source = FolderSource(
             root.absolute(),
             size,
             colour,
+            max(0, may_break - len(broken)),
             (self.channels, height, width),
             Normalization(0, 255),
             names,
             classes,
             indices,
         )
-
-
-def find_images(root: Path) -> list[str]:
-    """Sorted paths, relative to ``root``, of all files below it with a suffix of an image.
-
-    Hidden files and folders are left out. Links to folders are followed, but no folder is entered
-    twice: a loop ends, and no image is at once in the training and the held-out part.
-    """
-    found: list[str] = []
-    entered: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in entered:
-            subfolders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        relative = Path(folder).relative_to(root)
-        found += (
-            (relative / name).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        source.remarks = (
+            f"levels {levels[0]} to {levels[1]} in use",
+            *([f"{len(broken):,} broken images left out"] if broken else []),
+            *remarks_on(files, self.labels),
         )
-    return sorted(found)
+        return source, list(broken)
 
 
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename} cannot be listed ({error.strerror}).") from error
+def _places(names: Sequence[str], left_out: Sequence[str]) -> Rows:
+    """See ``Source.places``: of the sorted names and those that were left out among them."""
+    sought = sorted([*names, *left_out])
+    return np.array([bisect_left(names, name) % len(names) for name in sought], np.int64)
 
 
 def _handle_broken(
@@ -167,19 +214,23 @@ def _handle_broken(
     else_skip: str,
 ) -> None:
     share = len(broken) / count
+    told = [f"{root / name} cannot be read ({reason})" for name, reason in broken.items()]
+    if len(told) > SHOWN_BROKEN:
+        told[SHOWN_BROKEN:] = [f"and {len(told) - SHOWN_BROKEN:,} more"]
+    listed = ", ".join(told)
     if on_error == "fail":
-        name, reason = next(iter(broken.items()))
-        others = f", and {len(broken) - 1} more cannot either" if len(broken) > 1 else ""
         raise UserError(
-            f"{root / name} cannot be read ({reason}){others}: repair or remove it{else_skip}."
+            f"{listed}: repair or remove {'it' if not told[1:] else 'them'}{else_skip}."
         )
     if share > max_skipped:
         raise UserError(
-            f"{len(broken)} of the {count} images in {root} ({share:.2%}) cannot be read, more "
-            f"than data.source.max_skipped = {max_skipped:.2%}; the first is {next(iter(broken))}."
+            f"{len(broken):,} of the {count:,} images in {root} ({share:.2%}) are broken, more than"
+            f" data.source.max_skipped = {max_skipped:.2%}: {listed}."
         )
-    lines = "".join(f"\n  {root / name}: {reason}" for name, reason in broken.items())
-    warnings.warn(f"Left out {len(broken)} of {count} images ({share:.2%}):{lines}", stacklevel=4)
+    lines = "".join(f"\n  {line}" for line in told)
+    warnings.warn(
+        f"Left out {len(broken):,} of {count:,} images ({share:.2%}):{lines}", stacklevel=5
+    )
 
 
 def _common_size(root: Path, sizes: dict[str, tuple[int, int]], advice: str) -> tuple[int, int]:
@@ -202,7 +253,3 @@ def _folder_classes(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], 
                 " data.source.labels off."
             )
     return index_classes(np.array([name.split("/", 1)[0] for name in names]))
-
-
-def _listed(words: frozenset[str]) -> str:
-    return ", ".join(sorted(words))

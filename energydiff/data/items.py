@@ -206,7 +206,13 @@ class ItemSource(Source):
 
     def _read(self, i: int) -> Tensor:
         row = int(self._rows[i])
-        return self.sample(self._items[row], row)
+        try:
+            item = self._items[row]
+        except OSError as error:  # in a worker of a loader it would be a traceback
+            raise UserError(
+                f"item {row} of {self._where} cannot be read ({error}): restore it."
+            ) from error
+        return self.sample(item, row)
 
     def sample(self, item: Any, row: int) -> Tensor:
         """An item as a sample; ``UserError`` unless it is of the first one's kind."""

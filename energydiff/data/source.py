@@ -1,6 +1,7 @@
 """What a source of samples is, and the source whose samples are the rows of an array."""
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -13,9 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from energydiff.data.normalization import Normalization
+from energydiff.progress import with_progress
 
 Rows = NDArray[np.int64]
 NO_LABEL = -1
+# Of float32 samples taken into memory at once, where only so many are asked for.
+STACK_BYTES = 2**29
 
 
 class Source(Dataset[tuple[Tensor, int]], ABC):
@@ -26,7 +30,12 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
     classes: the name of every class index; empty when there are no labels.
     names: one stable name per sample, which decides its split and is used in messages.
     labels: the class index of every sample, (N,).
+    places: the samples that one pass of training takes, in any order, (N,) or more: a sample that
+        was left out leaves its place to the next, so that the other places stay as they were.
+    remarks: what else to know of all the data, in words.
     """
+
+    remarks: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -41,7 +50,7 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
         self.names = names
         self.classes = classes
         self.labels = np.full(len(names), NO_LABEL) if labels is None else labels
-        self._rows = np.arange(len(names))
+        self._rows = self.places = np.arange(len(names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -60,6 +69,7 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
         part.names = [self.names[row] for row in rows]
         part.labels = self.labels[rows]
         part._rows = self._rows[rows]
+        part.places = np.arange(len(rows))
         return part
 
     def shuffled(self, seed: int) -> Self:
@@ -73,9 +83,24 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
         return self.select(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
 
     def clean(self, count: int | None = None) -> Tensor:
-        """Evenly spread samples in model coordinates, (count, \\*shape) float32; all by default."""
-        part = self if count is None else self.spread(count)
-        return self.normalization.encode(torch.stack([part[i][0] for i in range(len(part))]))
+        """Evenly spread samples in model coordinates, (N, \\*shape) float32; all by default.
+
+        count: N, or fewer where so many would take more than half a GiB.
+        """
+        part = self
+        if count is not None:
+            part = self.spread(min(count, max(1, STACK_BYTES // (4 * math.prod(self.shape)))))
+        found = torch.empty(len(part), *self.shape)
+        for i in with_progress(range(len(part)), len(part), "Reading samples"):
+            found[i] = self.normalization.encode(part[i][0])
+        return found
+
+    def mean_square(self, count: int) -> float:
+        """Of ``count`` evenly spread samples or all, in model coordinates, one after another."""
+        part, total = self.spread(count), 0.0
+        for i in with_progress(range(len(part)), len(part), "Measuring the data's RMS"):
+            total += float(self.normalization.encode(part[i][0]).double().square().mean())
+        return total / len(part)
 
 
 class Splits(NamedTuple):

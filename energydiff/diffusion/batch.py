@@ -1,5 +1,6 @@
 """Clean data with the noise that an objective looks at them under."""
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -33,4 +34,4 @@ class NoisyBatch:
     @property
     def time_target(self) -> Tensor:
         """d − ‖ε‖², (B,): at fixed x its posterior mean is ∂E/∂log σ (Guth et al. 2025)."""
-        return self.noise[0].numel() - self.noise.square().flatten(1).sum(1)
+        return math.prod(self.noise.shape[1:]) - self.noise.square().flatten(1).sum(1)

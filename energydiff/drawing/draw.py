@@ -1,6 +1,5 @@
 """Many samples, on one device or several: which they are, and the two ways to ask for them."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +10,6 @@ from energydiff.energies import Denoiser
 from energydiff.errors import UserError
 from energydiff.random import sample_seed
 from energydiff.sampling import Sampler, SampleResult
-
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 @dataclass(frozen=True)
@@ -106,11 +103,3 @@ def draw_features(
     from energydiff.drawing.loop import run  # Lightning takes seconds to import
 
     return run(denoiser, sampler, numbers, how, trace=False, extract=extract).samples
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the one that writes and prints."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank() == 0
-    # Before the ranks meet, what started this process says which one it is.
-    return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0) == 0

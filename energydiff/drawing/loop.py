@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from energydiff.console import quiet_lightning
-from energydiff.drawing.draw import Drawing, is_first_rank
+from energydiff.drawing.draw import Drawing
 from energydiff.energies import Denoiser
 from energydiff.errors import UserError
 from energydiff.progress import progress
@@ -52,7 +52,7 @@ def run(
     batches = math.ceil(math.ceil(len(numbers) / trainer.num_devices) / how.batch_size)
     points = len(sampler.sigmas) - 1 + sampler.final_denoise
     with progress("Sampling steps", batches * points) as tell:
-        module.tell = tell if is_first_rank() else module.tell
+        module.tell = tell
         trainer.predict(module, loader, return_predictions=False)
     return _gathered(trainer, module, numbers)
 

@@ -143,7 +143,7 @@ def _asymmetry(model: SavedModel, held_out: Source, device: torch.device) -> flo
 
 def _nearest(samples: Tensor, train: Source, held_out: Source) -> Nearest:
     """To the nearest training image, of samples and of as many held-out images."""
-    queries = torch.cat([samples, held_out.clean(len(samples))]).flatten(1)
+    queries = torch.cat([samples, held_out.spread(len(samples)).clean()]).flatten(1)
     found = torch.full((len(queries),), math.inf)
     for raw, _ in DataLoader(train, 1024):  # a large training set does not fit into memory
         images = train.normalization.encode(raw).flatten(1)

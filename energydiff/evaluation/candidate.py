@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from energydiff.data import Normalization
-from energydiff.drawing import draw_features, is_first_rank
+from energydiff.drawing import draw_features
 from energydiff.evaluation.extractors import Extractor
 from energydiff.evaluation.images import QUANTISATION
 from energydiff.evaluation.opened import OpenedModel
 from energydiff.evaluation.reference import versions
 from energydiff.evaluation.settings import Settings
 from energydiff.files import write_json, write_whole
+from energydiff.progress import is_first_rank
 from energydiff.saving import SavedModel, describe
 
 CHUNK = 1_000

@@ -15,20 +15,34 @@ class EvaluationData:
 
     Args:
         source: as in training (docs/data.md); labels are needed by the classifier's features alone.
+            By default the run's own where there is a run, and the labelled digits elsewhere.
         reference: the part that samples are measured against; published FIDs use ``train``.
         extractor: whose features; see docs/evaluate.md. ``classifier`` by default where there are
             labels, else ``inception-v3-compat``.
         small_reference: more samples than the reference has images are meant so.
     """
 
-    source: DataSpec = Digits(labels=True)  # noqa: RUF009
+    source: DataSpec | None = None
     reference: Literal["train", "held_out"] = "train"
     extractor: str | None = None
     small_reference: bool = False
 
+    @property
+    def spec(self) -> DataSpec:
+        """The source, or the default one."""
+        return self.source or Digits(labels=True)
+
     def open(self) -> Splits:
         """Training and held-out part."""
-        return self.source.open()
+        return self.spec.open()
+
+    def within(self, config: dict[str, Any], path: Path) -> "EvaluationData":
+        """The same, of the data that a run was trained on where no source is named; ``UserError``
+        as of :meth:`of_run`."""
+        if self.source is not None:
+            return self
+        own = EvaluationData.of_run(config, path)
+        return replace(self, source=own.source, small_reference=True)
 
     def reference_of(self, splits: Splits) -> Source:
         """The part that samples are measured against."""
@@ -37,20 +51,20 @@ class EvaluationData:
     @property
     def extractor_name(self) -> str:
         """The chosen extractor, or the default one."""
-        return self.extractor or ("classifier" if self.source.labels else "inception-v3-compat")
+        return self.extractor or ("classifier" if self.spec.labels else "inception-v3-compat")
 
     def require_enough(self, samples: int, reference: Source) -> None:
         """``UserError`` if there are more samples than reference images and nobody said so."""
         if samples > len(reference) and not self.small_reference:
             raise UserError(
-                f"the {self.reference} part of {self.source.describe()} has {len(reference):,}"
+                f"the {self.reference} part of {self.spec.describe()} has {len(reference):,}"
                 f" images, fewer than the {samples:,} samples: lower -n, or say small_reference:"
                 " true in the --data file if that is meant."
             )
 
     def describe(self) -> str:
         """In words."""
-        return f"{self.source.describe()}, {self.reference} part"
+        return f"{self.spec.describe()}, {self.reference} part"
 
     @classmethod
     def of_run(cls, config: dict[str, Any], path: Path) -> "EvaluationData":
@@ -67,7 +81,7 @@ class EvaluationData:
     def recorded(cls, config: dict[str, Any], path: Path) -> dict[str, Any]:
         """What :meth:`of_run` finds as a data file would say it, for overrides to start from."""
         source, _ = _recorded_source(config, path)
-        labels = {"labels": cls.of_run(config, path).source.labels}
+        labels = {"labels": cls.of_run(config, path).spec.labels}
         init_args = (source.get("init_args") or {}) | labels
         return {"source": {**source, "init_args": init_args}, "small_reference": True}
 

@@ -6,12 +6,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from energydiff.data import DataSpec, Digits
+from energydiff.data import DataSpec, Digits, understood
 from energydiff.errors import UserError
 from energydiff.registry import build_recorded
 from energydiff.training.stream import CountedBatches, HeldOut, Item, TrainingStream
+
+SIGMA_DATA_SAMPLES = 4_096
 
 
 class DiffusionData(pl.LightningDataModule):
@@ -38,7 +41,9 @@ class DiffusionData(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"data.batch_size is {batch_size}; it must be at least 1.")
-        self.train_source, self.held_out_source = source.open()
+        splits = source.open()
+        self.train_source, self.held_out_source = splits
+        self.understood = understood(splits)
         self.shape = self.train_source.shape
         self.normalization = self.train_source.normalization
         self.classes = self.train_source.classes
@@ -67,12 +72,16 @@ class DiffusionData(pl.LightningDataModule):
         return cls(build_recorded(DataSpec, source, what), **recorded)  # type: ignore[type-abstract]
 
     def _estimate_sigma_data(self) -> float:
-        rms = float(self.train_source.clean(4096).double().square().mean().sqrt())
+        rms = math.sqrt(self.train_source.mean_square(SIGMA_DATA_SAMPLES))
         if not (math.isfinite(rms) and rms > 0):
             raise UserError(
                 f"the RMS of the training data is {rms}; give data.sigma_data and check the data."
             )
         return round(rms, 6)
+
+    def prepare_data(self) -> None:
+        """Says, on the first rank, what was understood of the data."""
+        rank_zero_info(self.understood)
 
     def train_dataloader(self) -> DataLoader[Item]:
         assert self.trainer is not None
@@ -88,7 +97,7 @@ class DiffusionData(pl.LightningDataModule):
                 f" accumulate_grad_batches = {parts}."
             )
         batches = CountedBatches(
-            len(self.train_source),
+            len(self.train_source.places),
             self.batch_size // self.trainer.accumulate_grad_batches,
             self.seed,
             start=self.trainer.global_step * self.batch_size,
@@ -101,8 +110,11 @@ class DiffusionData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Item]:
         assert self.trainer is not None
         held_out = HeldOut(self.held_out_source, self.seed)
-        mine = range(self.trainer.global_rank, len(held_out), self.trainer.world_size)
-        size = max(1, self.batch_size // self.trainer.world_size)
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        # Of fewer images than ranks everybody takes all: the mean is the same, and nobody is idle.
+        shared = len(held_out) >= ranks
+        mine = range(rank, len(held_out), ranks) if shared else range(len(held_out))
+        size = max(1, self.batch_size // ranks)
         batches = [list(mine[i : i + size]) for i in range(0, len(mine), size)]
         return self._loader(held_out, batches)
 

@@ -74,7 +74,8 @@ class CalibrateAndExport(Callback):
     Args:
         evaluations: noise derivatives to average for the gauge; 0 leaves the gauge as it is. An
             objective that fixes it needs none: only its constant is set, from the density at σ_max.
-        images: images that gauge or resting norm are taken on.
+        images: images that gauge or resting norm are taken on; fewer where so many would take more
+            than half a GiB.
     """
 
     def __init__(self, evaluations: int = 16_384, images: int = 4_096) -> None:

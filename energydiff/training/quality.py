@@ -40,7 +40,7 @@ class QualityMonitor(PeriodicCallback):
         samples: n; quality at different n does not compare.
         sampler, steps: on Karras' grid from σ_max to σ_min, then a final denoising.
         batch_size: samples at a time on each device.
-        data: what to measure against; the data of the run by default.
+        data: what to measure against; without a source, the data of the run.
         weights: local file with the weights of a published extractor.
     """
 
@@ -97,7 +97,8 @@ class QualityMonitor(PeriodicCallback):
 
     def _open(self, trainer: pl.Trainer, module: DiffusionModule) -> tuple[Extractor, Reference]:
         """Extractor and reference, the first rank first: it trains or reads, the others recall."""
-        data = self.data or EvaluationData.of_run(module.config, Path(trainer.default_root_dir))
+        asked = self.data or EvaluationData()
+        data = asked.within(module.config, Path(trainer.default_root_dir))
         splits = open_measurable(data, self.samples)
         opened: tuple[Extractor, Reference] | None = None
         for turn in (True, False):

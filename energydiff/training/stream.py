@@ -19,7 +19,7 @@ Item = dict[str, Tensor]
 
 
 class TrainingStream(Dataset[Item]):
-    """Looks up (count, index) pairs: sample ``index``, randomised as image ``count`` of a run.
+    """Looks up (count, place) pairs: the sample there, randomised as image ``count`` of a run.
 
     An item has ``raw`` (\\*shape), ``label`` (), ``noise`` (\\*shape) standard normal float32,
     ``uniform`` (2,) in (0, 1) for σ and for dropping the label, ``index`` () and ``count`` ().
@@ -29,7 +29,7 @@ class TrainingStream(Dataset[Item]):
         self.source, self.seed, self.flip = source, seed, flip
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        count, index = key
+        count, index = key[0], int(self.source.places[key[1]])
         draws = keyed_generator(self.seed, count, TRAINING)
         raw, label = self.source[index]
         uniform = _open_uniform(draws, 3)
@@ -56,12 +56,12 @@ class HeldOut(Dataset[Item]):
 
 
 class CountedBatches(Sampler[list[tuple[int, int]]]):
-    """Endless batches of (count, index), from image ``start`` on, for one rank of several.
+    """Endless batches of (count, place), from image ``start`` on, for one rank of several.
 
     Each pass through the data is a fresh permutation, a function of (seed, pass number).
 
     Args:
-        size: number of samples in the data set.
+        size: number of places in a pass.
         batch_size: images per batch, over all ranks.
         rank, world_size: this rank takes its contiguous part of every batch.
     """

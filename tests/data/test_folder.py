@@ -1,5 +1,6 @@
 import os
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from energydiff.data import Folder
-from energydiff.data.folder import find_images
+from energydiff.data import Folder, Splits
+from energydiff.data.folder import FolderSource
+from energydiff.data.tree import is_image, list_files
 from energydiff.errors import UserError
+from energydiff.training.stream import TrainingStream
 
 NAMES = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(12)]
 
@@ -68,11 +71,87 @@ def test_an_image_without_a_class_is_named(make_images: Callable[..., Path]) -> 
         Folder(root, labels=True).open()
 
 
+def test_variants_of_a_picture_share_a_side(make_images: Callable[..., Path]) -> None:
+    names = [f"cat/{i}{tail}" for i in range(30) for tail in (".png", "_crop1.png", "_crop22.bmp")]
+    root = make_images(names)
+    plain, grouped = (Folder(root, variants=v).open() for v in (None, r"_crop\d+"))
+
+    def sides(splits: Splits) -> list[set[str]]:
+        return [{name.split(".")[0].split("_")[0] for name in part.names} for part in splits]
+
+    assert set.intersection(*sides(plain))  # each name by itself lands anywhere
+    assert not set.intersection(*sides(grouped))
+    assert sum(map(len, grouped)) == len(names) and len(grouped.held_out) % 3 == 0
+    with pytest.raises(UserError, match=r"variants is '\(', no regular expression"):
+        Folder(root, variants="(").open()
+
+
 def test_a_split_survives_new_images(make_images: Callable[..., Path]) -> None:
     before = Folder(make_images(NAMES)).open().held_out.names
     more = [f"bird/{i}.png" for i in range(20)]
     after = Folder(make_images(more)).open().held_out.names
     assert set(after) & set(NAMES) == set(before)
+
+
+def skipping(root: Path) -> FolderSource:
+    """The training part of a folder of which two in 24 may be left out."""
+    train = Folder(root, labels=True, on_error="skip", max_skipped=0.1).open().train
+    assert isinstance(train, FolderSource)
+    return train
+
+
+def test_the_next_image_takes_the_place_of_a_broken_one(
+    make_images: Callable[..., Path],
+) -> None:
+    root = make_images(NAMES)
+    train = skipping(root)
+    last = len(train) - 1
+    expected, label = train[1]
+    for i in (0, last):  # after the last comes the first, which is broken, too
+        (root / train.names[i]).unlink()
+        with pytest.warns(UserWarning, match=rf"{train.names[i]} could .*takes its place") as told:
+            sample, found = train[i]
+        assert torch.equal(sample, expected) and found == label
+        assert len(told) == 1
+    with warnings.catch_warnings():  # each is told of once, by all parts of the folder
+        warnings.simplefilter("error")
+        assert len(list(train.spread(last + 1))) == last + 1
+    (root / train.names[5]).write_bytes(b"gone bad")
+    with pytest.raises(UserError, match=rf"{train.names[5]} could be read before but not now"):
+        train[5]
+
+
+@pytest.mark.parametrize("which", [[3], [3, 4], [0, -1]])
+def test_the_stream_is_the_same_after_an_image_broke(
+    make_images: Callable[..., Path], which: list[int]
+) -> None:
+    """In a run on the way, and in the same run when it is started again."""
+    root = make_images(NAMES)
+    before = skipping(root)
+    for i in which:
+        (root / before.names[i]).write_bytes(b"gone bad")
+    with pytest.warns(UserWarning):
+        after = skipping(root)
+        assert len(after) == len(before) - len(which)
+        assert len(after.places) == len(before.places)
+        for place in range(len(before)):
+            one, other = (TrainingStream(source, 0)[7, place] for source in (before, after))
+            assert torch.equal(one["raw"], other["raw"])
+            assert torch.equal(one["label"], other["label"])
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_a_sentence_crosses_from_a_worker(make_images: Callable[..., Path], context: str) -> None:
+    root = make_images(NAMES)
+    train, _ = Folder(root).open()
+    (root / train.names[2]).unlink()
+    with pytest.raises(UserError) as there:
+        train[2]
+    loader = DataLoader(train, batch_size=6, num_workers=1, multiprocessing_context=context)
+    with pytest.raises(UserError) as here:
+        next(iter(loader))
+    assert str(here.value) == str(there.value)
+    assert type(here.value) is type(there.value)
 
 
 @pytest.mark.parametrize("context", [None, "spawn"])
@@ -100,7 +179,7 @@ def test_what_counts_as_an_image(tmp_path: Path) -> None:
     for name in [*listed, ".hidden.png", ".cache/x.png", "__MACOSX/._a.png", "notes.txt", "png"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert find_images(tmp_path) == sorted(listed)
+    assert list(filter(is_image, list_files(tmp_path))) == sorted(listed)
 
 
 def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
@@ -111,7 +190,7 @@ def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
     (tmp_path / "root" / "loop").symlink_to(tmp_path / "root", target_is_directory=True)
     (tmp_path / "root" / "deep" / "up").symlink_to("..", target_is_directory=True)
     (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert find_images(tmp_path / "root") == ["deep/a.png", "linked/b.png"]
+    assert list_files(tmp_path / "root") == ["deep/a.png", "linked/b.png"]
 
 
 @pytest.mark.parametrize("kind", ["dangling", "loop", "pipe"])

@@ -224,6 +224,24 @@ def test_an_unchecked_item_ends_the_run_that_meets_it() -> None:
         train.clean()
 
 
+class Lost(Given):
+    """Items whose last file is lost."""
+
+    def __getitem__(self, i: int) -> Any:
+        if i == 39:
+            raise FileNotFoundError(2, "No such file or directory", "39.bin")
+        return self.items[i]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_item_whose_file_is_lost_is_named(workers: int) -> None:
+    train, _ = TorchDataset(Lost(list(PIXELS)), check=False).open()
+    with pytest.raises(UserError) as told:
+        list(DataLoader(train, batch_size=8, num_workers=workers))
+    lost = "item 39 of Lost cannot be read ([Errno 2] No such file or directory: '39.bin')"
+    assert str(told.value) == f"{lost}: restore it."
+
+
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a command line records of a data set named by its class path."""

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from energydiff.drawing import Drawing, draw_features, draw_samples, is_first_rank
-from energydiff.drawing.draw import RANKS
+from energydiff.drawing import Drawing, draw_features, draw_samples
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
+from energydiff.progress import RANKS, is_first_rank
 from energydiff.random import sample_seed
 from energydiff.sampling import Euler, karras_sigmas
 

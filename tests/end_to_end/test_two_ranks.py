@@ -90,6 +90,24 @@ def test_a_thousand_samples_are_those_of_one_process(
     np.testing.assert_allclose(*traces, rtol=1e-4, atol=1e-3)
 
 
+def test_fewer_held_out_images_than_ranks_give_the_loss_of_one_process(
+    process, tiny_mlp: Path, tmp_path: Path, metrics: Callable[[Path], dict[str, list[float]]]
+) -> None:
+    """One, that both measure."""
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((40, 4), np.float32))
+    data = ["--data.source=Arrays", f"--data.source.root={tmp_path / 'x.npy'}"]
+    options = ["--config", tiny_mlp, *data, "--data.source.held_out=0.03"]
+    losses = []
+    for name, ranks in (("one", []), ("two", TWO)):
+        run = ["--trainer.default_root_dir", tmp_path / name]
+        done = process("fit", *options, *run, *ranks)
+        assert done.code == 0, done.err
+        told = "Data: 39 samples to train on and 1 held out, 4 numbers each, "
+        assert done.err.count(told) == done.err.count("Data: ") == 1
+        losses.append(metrics(tmp_path / name)["val/loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 @pytest.mark.slow
 def test_a_batch_that_two_ranks_cannot_share_is_a_sentence(
     process, tiny_mlp: Path, tmp_path: Path

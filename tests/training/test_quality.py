@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from energydiff.data import Digits
 from energydiff.diffusion import EquilibriumMatching
 from energydiff.errors import UserError
 from energydiff.evaluation import (
@@ -33,7 +34,7 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QualityMonitor:
         sampler="euler",
         steps=2,
         batch_size=10,
-        data=EvaluationData(small_reference=True),
+        data=EvaluationData(Digits(labels=True), small_reference=True),
     )
 
 
@@ -62,6 +63,28 @@ def test_the_numbers_are_those_of_the_evaluation(
     assert seen[0]["quality/frechet"] != seen[1]["quality/frechet"]  # it is looked at anew
 
 
+@pytest.mark.parametrize("data_of", ["run", "nobody"])
+def test_without_a_source_the_data_are_those_of_the_run(
+    data_of: str,
+    monitor: QualityMonitor,
+    data: DiffusionData,
+    module: DiffusionModule,
+    make_trainer: Callable[..., pl.Trainer],
+) -> None:
+    """And never the digits that nobody named."""
+    monitor.data = EvaluationData(reference="held_out", extractor="classifier")
+    trainer = make_trainer(max_steps=1, callbacks=[monitor])
+    if data_of == "nobody":
+        with pytest.raises(UserError, match="does not say what data it was trained on"):
+            trainer.fit(module, data)
+        return
+    source = {"class_path": "Digits", "init_args": {"held_out": 0.4}}
+    module.config = {"data": {"source": source}}
+    trainer.fit(module, data)
+    assert monitor._opened is not None
+    assert monitor._opened[1].count == len(Digits(held_out=0.4).open().held_out)
+
+
 def test_the_extractor_is_no_part_of_the_model(
     monitor: QualityMonitor,
     data: DiffusionData,
@@ -79,7 +102,7 @@ def test_what_cannot_be_measured_is_refused_before_the_first_step(
     module: DiffusionModule, data: DiffusionData, make_trainer: Callable[..., pl.Trainer]
 ) -> None:
     for samples, sentence in ((10_000, "fewer than the 10,000 samples"), (19, "at least 20")):
-        monitor = QualityMonitor(samples=samples, data=EvaluationData())
+        monitor = QualityMonitor(samples=samples, data=EvaluationData(Digits(labels=True)))
         trainer = make_trainer(max_steps=2, callbacks=[monitor])
         with pytest.raises(UserError, match=sentence):
             trainer.fit(module, data)

@@ -1,0 +1,42 @@
+"""What was understood of the data, in one line, to be read before hours are spent on them."""
+
+import numpy as np
+
+from energydiff.data.source import Source, Splits
+
+SHOWN_CLASSES = 10
+
+
+def understood(splits: Splits) -> str:
+    """How many samples, of which shape, range and classes, and what was not read."""
+    train, held_out = splits
+    low, high = train.normalization.low, train.normalization.high
+    parts = [
+        f"{len(train):,} samples to train on and {len(held_out):,} held out, {_shape(train)},"
+        f" {low:g} to {high:g} read as -1 to 1",
+        *([_classes(train)] if train.classes else []),
+        *train.remarks,
+    ]
+    return f"Data: {'; '.join(parts)}."
+
+
+def _shape(source: Source) -> str:
+    if len(source.shape) != 3:
+        return f"{' × '.join(map(str, source.shape))} numbers each"
+    channels, height, width = source.shape
+    return f"{channels} channel{'s' if channels > 1 else ''} of {height} × {width} pixels"
+
+
+def _classes(source: Source) -> str:
+    """Each with its number of training samples, or the first and the span of the others."""
+    counts = np.bincount(source.labels, minlength=len(source.classes))
+    told = [f"{name} ({n:,})" for name, n in zip(source.classes, counts, strict=True)]
+    others = counts[SHOWN_CLASSES:]
+    if len(others):
+        told[SHOWN_CLASSES:] = [f"{len(others):,} more ({others.min():,} to {others.max():,} each)"]
+    text = f"{len(counts):,} classes: {', '.join(told)}"
+    empty = [name for name, n in zip(source.classes, counts, strict=True) if not n]
+    if empty:
+        more = ", …" if len(empty) > SHOWN_CLASSES else ""
+        text += f"; none to train on of {', '.join(empty[:SHOWN_CLASSES])}{more}"
+    return text
