@@ -15,6 +15,7 @@ from energydiff.completion import complete
 from energydiff.completion.figure import completion_figure
 from energydiff.completion.fillings import fill_from_nearest, fill_with_mean, missing_error
 from energydiff.completion.training import CompletionModule, open_completion
+from energydiff.data.split import require_held_out
 from energydiff.errors import UserError
 from energydiff.files import write_json
 from energydiff.random import PROBE, keyed_normal
@@ -47,7 +48,7 @@ def fill(
     network, config = open_completion(run)
     data = DiffusionData.of_run(config)
     train = data.train_source.clean()
-    x = data.held_out_source.clean()
+    x = require_held_out(data.held_out_source, "completion").clean()
     scores = keyed_normal(seed, range(len(x)), network.shape, PROBE)
     errors, traces, arrays = [], [], {"images": x.numpy()}
     for share in shares:

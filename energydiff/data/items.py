@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from energydiff.data.arrays import Layout, channels_first
-from energydiff.data.decode import decode_image, image_pixels
+from energydiff.data.decode import Colour, decode_image, image_pixels, parse_colour
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Rows, Source, Splits, index_classes, index_names
 from energydiff.data.spec import DataSpec
@@ -58,6 +58,8 @@ class ItemSpec(DataSpec):
         channels: 1 for grey, 3 for RGB, of an image to be decoded; by default its own.
         layout: the axes of an array of three: channels first or last; needed unless one of these
             two axes is 1 or 3 long and the other is not.
+        background: what is seen through transparent pixels of an image to be decoded: a colour name
+            or '#rrggbb'.
         value_range: raw values that become -1 and 1; needed unless samples are bytes.
         held_out: share of items kept out of training, chosen by a hash of their numbers, where
             no part is published or given for that.
@@ -70,6 +72,7 @@ class ItemSpec(DataSpec):
     image_size: int | None = None
     channels: Literal[1, 3] | None = None
     layout: Layout | None = None
+    background: str = "white"
     value_range: tuple[float, float] | None = None
     held_out: float = HELD_OUT
     check: bool = True
@@ -85,7 +88,8 @@ class ItemSpec(DataSpec):
         for part in parts:
             if not len(part.values):
                 raise UserError(f"{part.where} holds no items: samples are needed.")
-        reader = Reader(self.image, self.channels, self.image_size, self.layout)
+        background = parse_colour(self.background)
+        reader = Reader(self.image, self.channels, self.image_size, self.layout, background)
         first = reader(train.values[0], f"item 0 of {train.where}")
         normalization = self._normalization(first, train.where)
         prefixes = ("train/", "held_out/") if held_out else ("",)
@@ -156,6 +160,7 @@ class Reader:
     channels: Literal[1, 3] | None
     image_size: int | None
     layout: Layout | None
+    background: Colour
 
     def __call__(self, item: Any, what: str) -> Tensor:
         """``UserError``, beginning with ``what``, for an item that is none of the above."""
@@ -163,11 +168,12 @@ class Reader:
             item = pick(item, self.image, what, "image")
         elif isinstance(item, tuple | list) and item:
             item = item[0]
+        how = self.channels, self.image_size, self.background
         try:
             if isinstance(item, Image.Image):
-                pixels = image_pixels(item, self.channels, self.image_size)
+                pixels = image_pixels(item, *how)
             elif isinstance(item, Mapping):
-                pixels = decode_image(_encoded(item, what), self.channels, self.image_size)
+                pixels = decode_image(_encoded(item, what), *how)
             else:
                 return self._array(item, what)
         except UnreadableImage as error:

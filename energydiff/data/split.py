@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from energydiff.data.source import Rows, hash_name
+from energydiff.data.source import Rows, Source, hash_name
 from energydiff.errors import UserError
 
 HELD_OUT = 1 / 6
@@ -23,16 +23,29 @@ def is_held_out(name: str, fraction: float) -> bool:
 def split_rows(names: Sequence[str], fraction: float, where: str) -> tuple[Rows, Rows]:
     """Indices of the training samples and of the held-out samples, both in order.
 
-    ``where`` names the data in messages. Raises UserError when fraction is not between 0 and 1
-    or leaves either part without a sample.
+    ``where`` names the data in messages. Raises UserError when fraction is negative or not below 1,
+    or leaves a part without a sample, but for the held-out part of 0.
     """
-    if not 0 < fraction < 1:
-        raise UserError(f"data.source.held_out must lie between 0 and 1, got {fraction}.")
+    if not 0 <= fraction < 1:
+        raise UserError(
+            f"data.source.held_out must lie between 0 and 1, or be 0 to hold nothing out, got"
+            f" {fraction}."
+        )
     held = np.array([is_held_out(name, fraction) for name in names], dtype=bool)
-    for empty, part in ((held.all(), "training"), (not held.any(), "held-out")):
+    for empty, part in ((held.all(), "training"), (fraction and not held.any(), "held-out")):
         if empty:
             raise UserError(
                 f"{where}: with data.source.held_out = {fraction:.3g}, none of its {len(names)} "
                 f"samples falls in the {part} part; add samples or change data.source.held_out."
             )
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def require_held_out(held_out: Source, what: str) -> Source:
+    """The part itself; ``UserError``, beginning with ``what``, where nothing is held out."""
+    if not len(held_out):
+        raise UserError(
+            f"{what} needs samples that were not trained on, and data.source.held_out is 0: train"
+            " with a share of them held out."
+        )
+    return held_out

@@ -11,8 +11,9 @@ def understood(splits: Splits) -> str:
     """How many samples, of which shape, range and classes, and what was not read."""
     train, held_out = splits
     low, high = train.normalization.low, train.normalization.high
+    held = f"{len(held_out):,} held out" if len(held_out) else "none held out to validate on"
     parts = [
-        f"{len(train):,} samples to train on and {len(held_out):,} held out, {_shape(train)},"
+        f"{len(train):,} samples to train on and {held}, {_shape(train)},"
         f" {low:g} to {high:g} read as -1 to 1",
         *([_classes(train)] if train.classes else []),
         *train.remarks,

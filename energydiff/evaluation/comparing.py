@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from energydiff.data.split import require_held_out
 from energydiff.errors import UserError
 from energydiff.evaluation.arms import costs, measure_arm, quality_curve
 from energydiff.evaluation.candidate import DEGRADATION, Candidate
@@ -43,6 +44,7 @@ def compare(
             f"training seeds are compared in pairs: {len(a)} models on one side and {len(b)} on"
             " the other."
         )
+    require_held_out(measurement.splits.held_out, "a comparison")
     sides = [[measurement.candidate(model) for model in side] for side in (a, b)]
     for side in sides:
         _require_distinct(side)

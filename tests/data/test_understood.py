@@ -22,6 +22,11 @@ def test_counts_shape_range_and_classes() -> None:
     assert "class" not in understood(Digits().open())
 
 
+def test_that_nothing_is_held_out_is_said() -> None:
+    text = understood(Digits(held_out=0).open())
+    assert text.startswith("Data: 1,797 samples to train on and none held out to validate on, 1 ")
+
+
 def test_vectors_are_numbers(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.linspace(-2, 2, 80, dtype=np.float32).reshape(40, 2))
     text = understood(Arrays(tmp_path / "x.npy", value_range=(-2, 2)).open())

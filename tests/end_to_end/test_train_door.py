@@ -262,3 +262,23 @@ def test_a_run_that_diverges_stops_in_a_process_of_its_own(
     assert re.search(
         r"training stopped before step \d+: not finite on rank 0: .*indices \[\d+", done.sentence
     ), done.err
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_run_need_hold_nothing_out(
+    blind: bool, tiny_mlp: Path, tmp_path: Path, door, metrics: Metrics
+) -> None:
+    """It is watched on training images then, has no held-out loss, and cannot be asked for one."""
+    options = ["--config", tiny_mlp, "--data.source.held_out=0"]
+    options += ["--trainer.default_root_dir", tmp_path, "--monitor.probe_images=8"]
+    if blind:
+        options += ["--model.parametrization=coercive"]
+        options += ["--model.objective=energydiff.diffusion.EquilibriumMatching"]
+    done = door("fit", *options)
+    assert done.code == 0, done.err
+    found = metrics(tmp_path)
+    assert not any(name.startswith("val/") for name in found)
+    assert any(name.startswith("lyapunov/") for name in found)
+    assert all(math.isfinite(value) for values in found.values() for value in values)
+    assert "data.source.held_out is 0" in door("validate", *options).sentence
+    assert "data.source.held_out is 0" in door("evaluate", "fid", tmp_path, "-n", 40).sentence

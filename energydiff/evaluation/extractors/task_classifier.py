@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energydiff.data import Source
 from energydiff.data.checks import default_cache_dir
+from energydiff.data.split import require_held_out
 from energydiff.errors import UserError
 from energydiff.evaluation import classifier as recipe
 from energydiff.evaluation.classifier import Classifier, train_classifier
@@ -64,6 +65,7 @@ def open_classifier(
             " have: set data.source.labels to true if its files have them, or choose another"
             " extractor."
         )
+    require_held_out(held_out, "the extractor classifier")
     images, labels = _load(train, "Reading training images")
     epochs = recipe.default_epochs(len(images))
     settings = {
