@@ -15,7 +15,7 @@ import torch
 import yaml
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
@@ -262,8 +262,6 @@ class EnergyDiffCLI(LightningCLI):
         callbacks = [*(config.trainer.callbacks or []), Throughput(), NonFiniteGuard()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress_bar())
-        if logger:
-            callbacks.append(LearningRateMonitor())
         every_images = config.checkpoint_every_images
         if config.trainer.enable_checkpointing is not False and every_images:
             callbacks.append(
@@ -298,8 +296,8 @@ class EnergyDiffCLI(LightningCLI):
             self.trainer.fit(
                 self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True
             )
-        except SystemExit:
-            if not self.trainer.interrupted:
+        except SystemExit as end:
+            if not isinstance(end.__context__, KeyboardInterrupt):
                 raise
             raise KeyboardInterrupt(self._how_to_go_on()) from None  # as Lightning was
         self._measure_at_the_end()
@@ -332,7 +330,8 @@ class EnergyDiffCLI(LightningCLI):
         trainer = self.trainer
         interval = trainer.val_check_interval / trainer.accumulate_grad_batches
         finished = trainer.global_step >= trainer.max_steps and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        if finished and self.config.val_every_images and trainer.global_step % interval:
+        asked = self.config.val_every_images and len(self.datamodule.held_out_source)
+        if finished and asked and trainer.global_step % interval:
             trainer.validate(self.model, datamodule=self.datamodule)
 
     def _go_on(self, file: str) -> None:

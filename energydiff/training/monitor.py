@@ -92,7 +92,7 @@ class LyapunovMonitor(PeriodicCallback):
         self._show_samples(trainer, module, result.samples)
         denoiser.train(was_training)
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+            logger.log_metrics(values, step=module.images_after(trainer.global_step))
         return values
 
     def _probe_energy(
@@ -145,7 +145,7 @@ class LyapunovMonitor(PeriodicCallback):
         samples = gathered(samples.cpu().nan_to_num(), self.samples, trainer)
         if not trainer.is_global_zero:
             return
-        images = trainer.global_step * module.batch_size
+        images = module.images_after(trainer.global_step)
         file = Path(trainer.default_root_dir) / "samples" / f"{images:09d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         grid = image_grid(samples, module.normalization)
@@ -153,11 +153,9 @@ class LyapunovMonitor(PeriodicCallback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 pixels = np.asarray(grid.convert("RGB"))
-                logger.experiment.add_image(
-                    "samples", pixels, trainer.global_step, dataformats="HWC"
-                )
+                logger.experiment.add_image("samples", pixels, images, dataformats="HWC")
             elif hasattr(logger, "log_image"):  # Weights & Biases, MLflow
-                logger.log_image(key="samples", images=[grid], step=trainer.global_step)
+                logger.log_image(key="samples", images=[grid], step=images)
 
 
 def _share(count: int, trainer: pl.Trainer) -> range:

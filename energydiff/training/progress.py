@@ -17,22 +17,18 @@ def progress_bar() -> ProgressBar:
     return ImageBar() if sys.stdout.isatty() else PlainProgress()
 
 
-def seen_images(trainer: pl.Trainer, steps: int) -> int:
-    """The images of so many optimizer steps."""
-    assert isinstance(trainer.lightning_module, StreamModule)
-    return steps * trainer.lightning_module.batch_size
-
-
 class ImageBar(RichProgressBar):
     """Lightning's rich bar over the images of the whole run, which has no epochs."""
 
     @property
     def total_train_batches(self) -> int | float:
-        return seen_images(self.trainer, self.trainer.max_steps)
+        assert isinstance(self.trainer.lightning_module, StreamModule)
+        return self.trainer.lightning_module.images_after(self.trainer.max_steps)
 
     def _update(self, progress_bar_id: Any, current: int, *args: Any, **kwargs: Any) -> None:
         if progress_bar_id == self.train_progress_bar_id:
-            current = seen_images(self.trainer, self.trainer.global_step)
+            assert isinstance(self.trainer.lightning_module, StreamModule)
+            current = self.trainer.lightning_module.images_after(self.trainer.global_step)
         super()._update(progress_bar_id, current, *args, **kwargs)
 
     def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
@@ -78,7 +74,8 @@ class PlainProgress(ProgressBar):
         shown = "  ".join(
             f"{name} {value:.4g}" for name, value in values.items() if name != "v_num"
         )
-        images, total = (seen_images(trainer, n) for n in (trainer.global_step, trainer.max_steps))
+        assert isinstance(pl_module, StreamModule)
+        images, total = map(pl_module.images_after, (trainer.global_step, trainer.max_steps))
         taken = max(trainer.global_step - self._first, 1)
         each = (time.monotonic() - self._began) / taken
         left = timedelta(seconds=round(each * (trainer.max_steps - trainer.global_step)))
@@ -86,7 +83,8 @@ class PlainProgress(ProgressBar):
 
 
 class Throughput(Callback):
-    """Logs ``images_per_second``, over all ranks, averaged over about the last 20 steps."""
+    """Logs ``images_per_second``, over all ranks, averaged over about the last 20 steps, and makes
+    the images seen the step of what else training logs."""
 
     def __init__(self) -> None:
         self._last: float | None = None
@@ -96,6 +94,7 @@ class Throughput(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         assert isinstance(pl_module, StreamModule)
+        pl_module.log("step", float(pl_module.images_after(trainer.global_step)))
         now = time.monotonic()
         if self._last is not None:
             images = pl_module.batch_size / trainer.accumulate_grad_batches

@@ -92,7 +92,7 @@ class QualityMonitor(PeriodicCallback):
             )
             values = {f"quality/{n}": v for n, v in asdict(quality).items() if v is not None}
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+            logger.log_metrics(values, step=module.images_after(trainer.global_step))
         return values
 
     def _open(self, trainer: pl.Trainer, module: DiffusionModule) -> tuple[Extractor, Reference]:

@@ -65,6 +65,10 @@ class StreamModule(pl.LightningModule, ABC):
         self.losses: Tensor | None = None
         self.config: dict[str, Any] = {}
 
+    def images_after(self, steps: int) -> int:
+        """What loggers count in: the images of so many optimizer steps."""
+        return steps * self.batch_size
+
     @abstractmethod
     def loss_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The parts of the objective on a batch of the stream, each (B,); their sum is the loss."""
@@ -80,6 +84,7 @@ class StreamModule(pl.LightningModule, ABC):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         values = _with_total(self.loss_parts(batch))
         self.losses = values["loss"].detach()
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         for name in self.held_out:
             self.log(f"train/{name}", values[name].mean(), prog_bar=name == "loss")
         return values["loss"].mean()
@@ -92,6 +97,8 @@ class StreamModule(pl.LightningModule, ABC):
 
     def _held_out(self, stage: str, batch: dict[str, Tensor]) -> None:
         values = _with_total(self.loss_parts(batch))
+        images = float(self.images_after(self.trainer.global_step))
+        self.log("step", images, on_step=False, on_epoch=True, reduce_fx="max")
         for name, metric in self.held_out.items():
             assert isinstance(metric, MeanMetric)
             metric.update(values[name])

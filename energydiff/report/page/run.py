@@ -25,15 +25,14 @@ def read_metrics(run: Path) -> dict[str, Series]:
     Empty where ``run`` holds no metrics, as an export does.
 
     Raises:
-        UserError: a file cannot be read as metrics, or the run has no configuration beside them.
+        UserError: a file cannot be read as metrics.
     """
     files = sorted(run.glob("metrics/version_*/metrics.csv"), key=_start)
     if not files:
         return {}
-    batch = _batch_size(run / "config.yaml")
     series: dict[str, dict[float, float]] = {}
     for file in files:
-        started = {name: points for name, points in _read(file, batch).items() if points}
+        started = {name: points for name, points in _read(file).items() if points}
         first = min((min(points) for points in started.values()), default=0.0)
         for points in series.values():
             for images in [images for images in points if images >= first]:
@@ -69,35 +68,18 @@ def _start(file: Path) -> int:
     return int(number) if number.isdigit() else -1
 
 
-def _batch_size(file: Path) -> int:
-    try:
-        return int(yaml.safe_load(file.read_text())["data"]["batch_size"])
-    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{file} does not give data.batch_size, which turns the steps of its metrics into"
-            " images; put back the configuration that the run wrote."
-        ) from error
-
-
-def _read(file: Path, batch: int) -> dict[str, dict[float, float]]:
+def _read(file: Path) -> dict[str, dict[float, float]]:
     series: dict[str, dict[float, float]] = {}
     try:
         with file.open(newline="") as stream:
             for row in csv.DictReader(stream):
-                step = int(row.pop("step"))
+                images = float(row.pop("step"))
                 row.pop("epoch", None)
                 for name, cell in row.items():
                     if cell:
-                        images = _images_seen(name, step) * batch
-                        series.setdefault(name, {})[float(images)] = float(cell)
+                        series.setdefault(name, {})[images] = float(cell)
     except (OSError, LookupError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
             f"{file} cannot be read as metrics of a run ({error}); move it away to do without."
         ) from error
     return series
-
-
-def _images_seen(name: str, step: int) -> int:
-    """Steps done when a row was written: Lightning's own rows count them from 0, callbacks' not."""
-    lightning = name.startswith(("train/", "val/", "test/", "lr-")) or name == "images_per_second"
-    return step + 1 if lightning else step

@@ -30,7 +30,9 @@ from energydiff.report.page import PageModel, page_model, write_page
 from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, SavedModel, describe, save_model
 
 SHAPE = (1, 6, 6)
-METRICS = "epoch,lyapunov/descending,step,train/loss,val/loss\n0,,1,0.5,\n0,,3,0.25,0.3\n,0.9,4,,\n"
+METRICS = (
+    "epoch,lyapunov/descending,step,train/loss,val/loss\n0,,16,0.5,\n0,,32,0.25,0.3\n,0.9,32,,\n"
+)
 CONFIG = {
     "seed_everything": 7,
     "model": {"total_images": 1000},
