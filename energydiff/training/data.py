@@ -32,8 +32,9 @@ def kept_sigma_data(file: Path, source: Any) -> float | None:
         ``None`` where the run was trained on another source, or its model knows no σ_d.
     """
     saved = read_checkpoint(file, mmap=True)[CHECKPOINT_KEY]
-    then = saved["config"].get("data", {}).get("source")
-    sigma_data: float | None = saved["model"].get("sigma_data") if then == source else None
+    if saved.get("config", {}).get("data", {}).get("source") != source:
+        return None
+    sigma_data: float | None = saved.get("model", {}).get("sigma_data")
     return sigma_data
 
 
