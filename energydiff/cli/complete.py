@@ -47,6 +47,7 @@ def fill(
         raise UserError(f"shares {list(shares)} must lie between 0 and 1, and be at least one.")
     network, config = open_completion(run)
     data = DiffusionData.of_run(config)
+    print(data.understood)
     train = data.train_source.clean()
     x = require_held_out(data.held_out_source, "completion").clean()
     scores = keyed_normal(seed, range(len(x)), network.shape, PROBE)

@@ -141,7 +141,7 @@ def _judge_levels(root: Path, good: dict[str, _Entry], refuse: bool) -> tuple[in
         )
         if refuse:
             raise UserError(message)
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=5)
         return lowest, highest
     faint = [name for name, e in good.items() if e.highest - e.lowest <= FAINT_IMAGE]
     if faint:

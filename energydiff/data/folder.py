@@ -229,7 +229,7 @@ def _handle_broken(
         )
     lines = "".join(f"\n  {line}" for line in told)
     warnings.warn(
-        f"Left out {len(broken):,} of {count:,} images ({share:.2%}):{lines}", stacklevel=5
+        f"Left out {len(broken):,} of {count:,} images ({share:.2%}):{lines}", stacklevel=4
     )
 
 

@@ -228,7 +228,7 @@ def test_orientation_counts_for_the_size(make_images: Callable[..., Path]) -> No
         ([], {}, "does not exist"),
         (["a.txt"], {}, r"holds no images: the suffixes read are \.bmp, \.gif"),
         (["a.png"], {}, "none of its 1 samples falls in the held-out part"),
-        (NAMES, {"held_out": 0}, "data.source.held_out must lie between 0 and 1"),
+        (NAMES, {"held_out": 1.0}, "data.source.held_out must lie between 0 and 1"),
         (NAMES, {"image_size": 0}, "data.source.image_size must be at least 1"),
     ],
 )
