@@ -344,13 +344,13 @@ class EnergyDiffCLI(LightningCLI):
         description = self.saved[CHECKPOINT_KEY]
         then, now = description["config"], self.model.config
         changes = recorded_changes(then, now, file)
-        self._require_same_model(file)
         old, new = list(description.get("classes", [])), list(self.model.classes)
         if old != new:
             raise UserError(
                 f"{file} was trained with the classes {old}, not {new}: restore the data, or"
                 " choose another trainer.default_root_dir."
             )
+        self._require_same_model(file)
         images = int(self.saved["global_step"]) * self.model.batch_size
         now["changed"] = [
             *then.get("changed", []),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import energydiff
 from energydiff.cli.training import EnergyDiffCLI
@@ -250,3 +251,25 @@ def test_completion_follows_the_same_rules(
         assert saved["optimizer_states"][0]["param_groups"][0]["initial_lr"] == value
         changed = saved[CHECKPOINT_KEY]["config"]["changed"]
         assert {"images": 64, "setting": name, "from": 0.005, "to": value} in changed
+
+
+def test_other_classes_are_refused(tiny_mlp: Path, tmp_path: Path, door) -> None:
+    """A folder more is another meaning of every label."""
+    for name in ("cat", "dog"):
+        (tmp_path / "animals" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = np.random.default_rng(i).integers(0, 255, (4, 4)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "animals" / name / f"{i}.png")
+    source = ["--data.source", "Folder", "--data.source.root", tmp_path / "animals"]
+    source += ["--data.source.labels", "true", "--data.source.channels", 1]
+    source += ["--data.source.held_out", 0.2, "--data.source.image_size", 4]
+    quick = ["--monitor.every_images", 0, "--val_every_images", 0, "--finish.evaluations", 0]
+    command = ["fit", "--config", tiny_mlp, *source, *quick]
+    command += ["--trainer.default_root_dir", tmp_path / "run"]
+    done = door(*command)
+    assert done.code == 0, done.err
+    shutil.copytree(tmp_path / "animals/cat", tmp_path / "animals/bird")
+    done = door(*command, "--model.total_images", 64)
+    assert (
+        "was trained with the classes ['cat', 'dog'], not ['bird', 'cat', 'dog']" in done.sentence
+    )
