@@ -17,7 +17,6 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from energydiff.cli.parser import Imported, Parser, values
@@ -37,6 +36,7 @@ from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
 from energydiff.training.finish import CalibrateAndExport, is_exported
 from energydiff.training.guard import NonFiniteGuard
+from energydiff.training.loggers import keep_in_run, run_loggers
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
 from energydiff.training.progress import Throughput, progress_bar
@@ -50,7 +50,8 @@ from energydiff.training.stream_module import StreamModule
 
 
 class SaveRun(SaveConfigCallback):
-    """Writes the resolved configuration and the environment into the run folder, on fit."""
+    """Writes the resolved configuration and the environment into the run folder, and tells the
+    loggers, on fit."""
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -72,6 +73,8 @@ class SaveRun(SaveConfigCallback):
             "packages": {d.name: d.version for d in distributions()},
         }
         write_json(run / "environment.json", environment)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(pl_module.config)
 
 
 COMMANDS = {
@@ -176,6 +179,7 @@ class EnergyDiffCLI(LightningCLI):
         self.config = parser.parse_args(args)
         _require_ranges(self.config)
         _fix_root(self.config)
+        keep_in_run(self.config, Path(self.config.trainer.default_root_dir or "runs/default"))
         self.config["import"] = list(dict.fromkeys([*modules, *values(args, "--import")]))
 
     def go(self) -> None:
@@ -255,10 +259,7 @@ class EnergyDiffCLI(LightningCLI):
         record_estimates(self.model.config, self.datamodule.sigma_data, values_)
         self.model.config["train_images"] = len(self.datamodule.train_source)
         run = Path(config.trainer.default_root_dir)
-        logger = config.trainer.logger
-        if logger is None or logger is True:
-            # A new CSV version each start: resuming keeps the history of the first part.
-            logger = [TensorBoardLogger(run, name="logs", version=""), CSVLogger(run, "metrics")]
+        logger = run_loggers(config.trainer.logger, run)
         callbacks = [*(config.trainer.callbacks or []), Throughput(), NonFiniteGuard()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress_bar())

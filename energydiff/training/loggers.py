@@ -1,0 +1,40 @@
+"""The loggers of a run: whatever is chosen, the run folder holds its record and what it writes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+
+def keep_in_run(config: Any, run: Path) -> None:
+    """Give the chosen loggers of a parsed configuration the run folder, where they have no place of
+    their own: W&B and MLflow would write into the working directory."""
+    for chosen in _chosen(config.trainer.logger):
+        name, options = chosen.class_path.rpartition(".")[2], chosen.init_args
+        if name == "WandbLogger" and options.save_dir in (None, "."):
+            options.save_dir = str(run)
+            run.mkdir(parents=True, exist_ok=True)  # W&B goes elsewhere where it is missing
+        if name == "MLFlowLogger" and not options.tracking_uri:
+            run.mkdir(parents=True, exist_ok=True)
+            options.tracking_uri = f"sqlite:///{(run / 'mlflow.db').resolve()}"
+            options.artifact_location = options.artifact_location or str((run / "mlruns").resolve())
+
+
+def _chosen(logger: Any) -> Iterator[Any]:
+    for one in logger if isinstance(logger, list) else [logger]:
+        if hasattr(one, "class_path"):
+            yield one
+
+
+def run_loggers(chosen: Any, run: Path) -> list[Logger] | bool:
+    """What is chosen (``None`` and ``True``: TensorBoard) beside the run's own record in CSV files.
+
+    A new CSV version each start: resuming keeps the history of the first part.
+    """
+    if chosen is False:
+        return False
+    if chosen is None or chosen is True:
+        chosen = TensorBoardLogger(run, name="logs", version="")
+    loggers = [*chosen] if isinstance(chosen, list) else [chosen]
+    return [*loggers, CSVLogger(run, "metrics")]
