@@ -112,9 +112,8 @@ def sample(
     }
     certificate = write_sampling(result, saved, out, settings | _described(method, levels))
     Console().print(_table(result, seconds, out, label))
-    print(
-        certificate or "There is no certificate: nothing was recorded, or the model has no energy."
-    )
+    none = "There is no certificate: nothing was recorded, or the model has no energy."
+    print(certificate or none)
     warn_of_range(result.samples)
     return certificate
 
@@ -250,8 +249,8 @@ def warn_of_range(samples: Tensor) -> None:
     if (outside := outside_range(samples)).samples:
         warnings.warn(
             f"{outside.samples} of the {len(samples)} samples leave the data's range, -1 to 1 in"
-            f" model coordinates, by a factor of up to {outside.factor:.3g}: they are not like data,"
-            " whatever the certificate says; take more steps.",
+            f" model coordinates, by a factor of up to {outside.factor:.3g}: they are not like"
+            " data, whatever the certificate says; take more steps.",
             stacklevel=3,
         )
 

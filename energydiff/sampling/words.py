@@ -47,8 +47,8 @@ def details(certificate: "Certificate") -> str:
     c = certificate
     return (
         f"Of {c.steps:,} steps ({c.steps // c.samples:,} of each of {c.samples:,} samples)"
-        f" {c.rises:,} raised V, in {c.rising_samples:,} of the samples. A step's change of V is the"
-        " sum of two parts, and one may rise where the other falls by more: the descent part, the"
+        f" {c.rises:,} raised V, in {c.rising_samples:,} of the samples. A step's change of V is"
+        " the sum of two parts, and one may rise where the other falls by more: the descent part, the"
         f" move at a fixed σ, rose at {c.descent_rises:,} steps, and the landscape part, the change"
         f" of σ at a fixed x, at {c.landscape_rises:,}. A rise is what floating-point rounding"
         " cannot explain: V is a difference of terms that grow with σ², so up to"
