@@ -16,8 +16,8 @@ class EvaluationData:
     Args:
         source: as in training (docs/data.md); labels are needed by the classifier's features alone.
         reference: the part that samples are measured against; published FIDs use ``train``.
-        extractor: whose features; see docs/evaluate.md. ``classifier`` by default where there are
-            labels, else ``inception-v3-compat``.
+        extractor: whose features; see docs/extractors.md. ``classifier`` by default where there are
+            labels, else ``inception-v3-compat`` or ``efficientnet-lite0``, whichever is at hand.
         small_reference: more samples than the reference has images are meant so.
     """
 
@@ -33,11 +33,6 @@ class EvaluationData:
     def reference_of(self, splits: Splits) -> Source:
         """The part that samples are measured against."""
         return splits.train if self.reference == "train" else splits.held_out
-
-    @property
-    def extractor_name(self) -> str:
-        """The chosen extractor, or the default one."""
-        return self.extractor or ("classifier" if self.source.labels else "inception-v3-compat")
 
     def require_enough(self, samples: int, reference: Source) -> None:
         """``UserError`` if there are more samples than reference images and nobody said so."""

@@ -48,10 +48,10 @@ def details(certificate: "Certificate") -> str:
     return (
         f"Of {c.steps:,} steps ({c.steps // c.samples:,} of each of {c.samples:,} samples)"
         f" {c.rises:,} raised V, in {c.rising_samples:,} of the samples. A step's change of V is"
-        " the sum of two parts, and one may rise where the other falls by more: the descent part, the"
-        f" move at a fixed σ, rose at {c.descent_rises:,} steps, and the landscape part, the change"
-        f" of σ at a fixed x, at {c.landscape_rises:,}. A rise is what floating-point rounding"
-        " cannot explain: V is a difference of terms that grow with σ², so up to"
+        " the sum of two parts, and one may rise where the other falls by more: the descent part,"
+        f" the move at a fixed σ, rose at {c.descent_rises:,} steps, and the landscape part, the"
+        f" change of σ at a fixed x, at {c.landscape_rises:,}. A rise is what floating-point"
+        " rounding cannot explain: V is a difference of terms that grow with σ², so up to"
         f" {number(c.tolerance)} is put down to rounding at σ = {number(c.tolerance_sigma)}, and"
         f" {number(c.final_tolerance)} in the last step."
     )
