@@ -11,6 +11,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from energydiff import registry
+from energydiff.sampling import Guarded, Sampler
+from energydiff.sampling.choose import _options
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Training commands are checked as commands, not for their result.
@@ -103,3 +107,16 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_options_of_every_sampler_are_in_the_table() -> None:
+    """Those that the class takes and no others; "the same" are those of the row above."""
+    page = (ROOT / "docs/sample.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `\w+` \|(?:[^|]*\|){3}([^|]*)\|", page, re.MULTILINE)
+    told, names = {}, set()
+    for name, cell in rows:
+        found = set(re.findall(r"`(\w+)`", cell))
+        names = names | found if "the same" in cell else found
+        told[name] = names
+    known = registry.known(Sampler).values()  # type: ignore[type-abstract]
+    assert told == {cls.name: set(_options(cls)) for cls in known if cls is not Guarded}

@@ -19,9 +19,9 @@ from energydiff.data.split import require_held_out
 from energydiff.errors import UserError
 from energydiff.files import write_json
 from energydiff.random import PROBE, keyed_normal
-from energydiff.report import words
 from energydiff.report.sampling import write_certificate
 from energydiff.sampling import certify, join_traces
+from energydiff.sampling.words import verdict
 from energydiff.training.data import DiffusionData
 
 SHOWN = 10
@@ -87,7 +87,8 @@ def fill(
     settings = {"model": str(run), "steps": network.steps, "seed": seed, "shares": list(shares)}
     assert trace.fallbacks is not None
     tries = int((1 + trace.fallbacks.amax(1)).sum())
-    write_certificate(certificate, out, network.steps + 1, tries, settings)
+    cost = {"nfe": network.steps + 1, "energy_evaluations": tries}
+    write_certificate(certificate, out, cost | {"settings": settings})
     completion_figure(*picture, trace, data.normalization, out / "completion.png")
     arrays |= {name: array.numpy() for name, array in trace.arrays().items()}
     np.savez_compressed(out / "completions.npz", **arrays)  # type: ignore[arg-type]
@@ -97,8 +98,8 @@ def fill(
         table.add_column(column)
     for row in errors:
         table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
-    said = words.certificate(certificate.as_dict(), "E")
-    table.caption = f"certificate {said} {certificate.fallbacks:,} steps were shortened."
+    said = f"The certificate {verdict(certificate, 'E')}"
+    table.caption = f"{said} {certificate.fallbacks:,} steps were shortened."
     Console().print(table)
 
 

@@ -18,8 +18,7 @@ from energydiff.drawing import Drawing, draw_samples
 from energydiff.energies import Denoiser, Guidance
 from energydiff.errors import UserError
 from energydiff.progress import is_first_rank
-from energydiff.report import words
-from energydiff.report.sampling import require_room, write_sampling
+from energydiff.report.sampling import outside_range, require_room, write_sampling
 from energydiff.sampling import (
     Certificate,
     GradientDescent,
@@ -35,7 +34,6 @@ from energydiff.sampling import (
 from energydiff.saving import SavedModel
 
 Grid = Literal["karras", "geometric", "linear"]
-FAR = 3.0  # times the data's range beyond which samples are warned of
 SHOWN_CLASSES = 20  # in a message
 GRIDS = {"karras": karras_sigmas, "geometric": geometric_sigmas, "linear": linear_sigmas}
 
@@ -114,7 +112,9 @@ def sample(
         "guidance": guidance,
     }
     certificate = write_sampling(result, saved, out, settings | _described(method, levels))
-    Console().print(_table(result, certificate, seconds, out, label))
+    Console().print(_table(result, seconds, out, label))
+    none = "There is no certificate: nothing was recorded, or the model has no energy."
+    print(certificate or none)
     warn_of_range(result.samples)
     return certificate
 
@@ -246,39 +246,23 @@ def class_index(saved: SavedModel, label: str) -> int:
 
 
 def warn_of_range(samples: Tensor) -> None:
-    """A warning that names the samples far outside the data's range, which is −1 to 1."""
-    if not samples.numel():
-        return
-    reach = samples.abs().flatten(1).amax(1)
-    if far := int((~(reach <= FAR)).sum()):
+    """A warning that counts the samples far outside the data's range."""
+    if (outside := outside_range(samples)).samples:
         warnings.warn(
-            f"{far} of the {len(samples)} samples leave the data's range, -1 to 1 in model"
-            f" coordinates, by a factor of up to {float(reach.max()):.3g}: they are not like data,"
-            " whatever the certificate says; take more steps.",
+            f"{outside.samples} of the {len(samples)} samples leave the data's range, -1 to 1 in"
+            f" model coordinates, by a factor of up to {outside.factor:.3g}: they are not like"
+            " data, whatever the certificate says; take more steps.",
             stacklevel=3,
         )
 
 
-def _table(
-    result: SampleResult,
-    certificate: Certificate | None,
-    seconds: float,
-    out: Path,
-    label: str | None,
-) -> Table:
+def _table(result: SampleResult, seconds: float, out: Path, label: str | None) -> Table:
     table = Table(show_header=False, title=f"{len(result.samples)} samples in {out}")
     if label is not None:
         table.add_row("class", label)
     table.add_row("function evaluations per sample", str(result.nfe))
     table.add_row("energy evaluations for the record", str(result.energy_evaluations))
     table.add_row("seconds", f"{seconds:.1f}")
-    if certificate is None:
-        table.add_row("certificate", "none: nothing was recorded, or the model has no energy")
-        return table
-    record = certificate.as_dict()
-    table.add_row("certificate", words.certificate(record))
-    for name, text in words.counts(record):
-        table.add_row(f"  {name}", text)
     return table
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from energydiff.data import Normalization
 from energydiff.report.style import INK, LINE, bare, figure
-from energydiff.report.words import caption
+from energydiff.sampling.certificate import certify
 from energydiff.sampling.trace import Trace
+from energydiff.sampling.words import caption
 
 HIDDEN = (240, 214, 178)  # a pale orange, which no grey pixel is
 
@@ -56,7 +57,7 @@ def _draw_energy(axes: Axes, trace: Trace) -> None:
     lines = [np.column_stack([steps, curve]) for curve in fall.T]
     axes.add_collection(LineCollection(lines, colors=LINE, linewidths=0.6, alpha=0.1))
     axes.plot(steps, np.median(fall, 1), color=INK, linewidth=1.6, marker="o", markersize=3)
-    axes.set_title(f"{caption(trace, 'E')}; median in black")
+    axes.set_title(f"{caption(certify(trace), 'E')}; median in black")
     axes.set(xlabel="descent step", ylabel="E − E at the start")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(0.02)

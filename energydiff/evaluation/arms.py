@@ -65,7 +65,7 @@ def measure_arm(
         curve=curve,
         asymmetry=_asymmetry(model, held_out, device),
         nearest=_nearest(drawn.samples, train, held_out),
-        certificate=None if drawn.trace is None else certify(drawn.trace).as_dict(),
+        certificate=None if drawn.trace is None else certify(drawn.trace),
         bits_per_dim=_bits(model, held_out, device),
     )
 

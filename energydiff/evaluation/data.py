@@ -17,8 +17,8 @@ class EvaluationData:
         source: as in training (docs/data.md); labels are needed by the classifier's features alone.
             By default the run's own where there is a run, and the labelled digits elsewhere.
         reference: the part that samples are measured against; published FIDs use ``train``.
-        extractor: whose features; see docs/evaluate.md. ``classifier`` by default where there are
-            labels, else ``inception-v3-compat``.
+        extractor: whose features; see docs/extractors.md. ``classifier`` by default where there are
+            labels, else ``inception-v3-compat`` or ``efficientnet-lite0``, whichever is at hand.
         small_reference: more samples than the reference has images are meant so.
     """
 
@@ -48,18 +48,14 @@ class EvaluationData:
         """The part that samples are measured against."""
         return splits.train if self.reference == "train" else splits.held_out
 
-    @property
-    def extractor_name(self) -> str:
-        """The chosen extractor, or the default one."""
-        return self.extractor or ("classifier" if self.spec.labels else "inception-v3-compat")
-
     def require_enough(self, samples: int, reference: Source) -> None:
         """``UserError`` if there are more samples than reference images and nobody said so."""
         if samples > len(reference) and not self.small_reference:
             raise UserError(
                 f"the {self.reference} part of {self.spec.describe()} has {len(reference):,}"
-                f" images, fewer than the {samples:,} samples: lower -n, or say small_reference:"
-                " true in the --data file if that is meant."
+                f" images, fewer than the {samples:,} samples: take fewer (-n of energydiff"
+                " evaluate, samples of QualityMonitor), or say small_reference: true if that is"
+                " meant (in the --data file, in data of QualityMonitor)."
             )
 
     def describe(self) -> str:

@@ -13,6 +13,7 @@ from energydiff.errors import UserError
 from energydiff.evaluation.candidate import Candidate
 from energydiff.evaluation.data import EvaluationData
 from energydiff.evaluation.extractors import Extractor, open_extractor
+from energydiff.evaluation.extractors.default import default_extractor
 from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
 from energydiff.evaluation.images import QUANTISATION, image_batches, open_images
 from energydiff.evaluation.opened import OpenedModel
@@ -166,7 +167,7 @@ def open_reference(
         cache: where to remember; energydiff's cache folder by default.
     """
     extractor = open_extractor(
-        data.extractor_name,
+        data.extractor or default_extractor(data.spec.labels, weights),
         train=splits.train,
         held_out=splits.held_out,
         weights=weights,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
 from energydiff.errors import UserError
+from energydiff.sampling import Certificate
 
 Verdict = Literal["better", "worse", "not separable"]
 INCEPTION = "inception-v3-compat"
@@ -196,7 +197,7 @@ class Arm:
         cost, curve: of the first run.
         asymmetry: |J − Jᵀ|/|J + Jᵀ| of the denoiser's Jacobian; ``None`` of large images.
         nearest: of samples of the first run.
-        certificate: :meth:`~energydiff.sampling.Certificate.as_dict` of samples of the first run.
+        certificate: of samples of the first run.
         bits_per_dim: of held-out images by the energy; ``None`` without one.
     """
 
@@ -209,7 +210,7 @@ class Arm:
     curve: list[CurvePoint]
     asymmetry: float | None
     nearest: Nearest
-    certificate: dict[str, Any] | None
+    certificate: Certificate | None
     bits_per_dim: float | None
 
 

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from energydiff.report.style import ALARM, INK, LINE, QUIET, figure
-from energydiff.report.words import caption
-from energydiff.sampling.certificate import rising
+from energydiff.sampling.certificate import certify, rising
 from energydiff.sampling.trace import Trace
+from energydiff.sampling.words import caption
 
 Points = Tensor | NDArray[Any]  # (rises,)
 
@@ -43,7 +43,7 @@ def free_energy_plot(trace: Trace, path: str | Path) -> None:
         upper, lower = drawing.subplots(2, 1, sharex=True)
         draw_free_energy(upper, trace)
         draw_changes(lower, trace)
-        upper.set(title=caption(trace), xlabel="")
+        upper.set(title=caption(certify(trace)), xlabel="")
 
 
 def draw_free_energy(axes: Axes, trace: Trace) -> None:

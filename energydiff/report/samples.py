@@ -23,9 +23,9 @@ from energydiff.report.free_energy import (
     scale_changes,
 )
 from energydiff.report.style import PALETTE, QUIET, bare, figure
-from energydiff.report.words import caption
-from energydiff.sampling.certificate import rising
+from energydiff.sampling.certificate import certify, rising
 from energydiff.sampling.trace import Trace
+from energydiff.sampling.words import caption
 
 GAP = 6  # pixels between samples: strokes that touch the edge must not run into the next one
 
@@ -73,7 +73,7 @@ def samples_with_traces(
         axes[1, 0].set_ylabel(FREE_ENERGY_LABEL)
         axes[2, 0].set_ylabel(CHANGE_LABEL)
         drawing.supxlabel(along_label(trace), fontsize=10)
-        drawing.suptitle(caption(trace), fontsize=11)
+        drawing.suptitle(caption(certify(trace)), fontsize=11)
 
 
 def _mark(curve: Axes, change: Axes, trace: Trace, sample: int, colour: str) -> None:

@@ -1,12 +1,14 @@
 """The folder that a sampling run leaves: images, arrays, the record and what it proves."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from energydiff.data import write_images
 from energydiff.errors import UserError
@@ -31,6 +33,7 @@ TRACE_MEANING = {
 }
 
 
+FAR = 3.0  # times the data's range beyond which samples are not like data
 SEAL = ("claim", "descent_claim", "landscape_claim", "digest")
 RECORD = ("trace.npz", "trace.json", "free_energy.png", "certificate.json")
 
@@ -91,7 +94,13 @@ def write_sampling(
         certificate = certify(result.trace)
         _write_trace(result.trace, out, settings)
         free_energy_plot(result.trace, out / "free_energy.png")
-        write_certificate(certificate, out, result.nfe, result.energy_evaluations, settings)
+        beside = {
+            "nfe": result.nfe,
+            "energy_evaluations": result.energy_evaluations,
+            "outside_range": vars(outside_range(result.samples)),
+            "settings": settings,
+        }
+        write_certificate(certificate, out, beside)
     arrays = {
         "samples": result.samples.numpy(),
         "raw": model.normalization.decode(result.samples).numpy(),
@@ -105,12 +114,28 @@ def write_sampling(
     return certificate
 
 
-def write_certificate(
-    certificate: Certificate, out: Path, nfe: int, energy_evaluations: int, settings: dict[str, Any]
-) -> None:
-    """Write ``certificate.json``: its numbers, what a sample cost, and how samples were made."""
-    cost = {"nfe": nfe, "energy_evaluations": energy_evaluations, "settings": settings}
-    write_json(out / "certificate.json", certificate.as_dict() | cost)
+def write_certificate(certificate: Certificate, out: Path, beside: dict[str, Any]) -> None:
+    """Write ``certificate.json``: its numbers, and ``beside`` them what is known of the samples."""
+    write_json(out / "certificate.json", certificate.as_dict() | beside)
+
+
+@dataclass(frozen=True)
+class OutsideRange:
+    """What leaves the data's range, −1 to 1 in model coordinates, by more than a factor of 3.
+
+    Attributes:
+        samples: how many do; one that is not finite does.
+        factor: the largest |x|, over all samples.
+    """
+
+    samples: int
+    factor: float
+
+
+def outside_range(samples: Tensor) -> OutsideRange:
+    """Of samples (B, \\*shape), B ≥ 1."""
+    reach = samples.abs().flatten(1).amax(1)
+    return OutsideRange(int((~(reach <= FAR)).sum()), float(reach.max()))
 
 
 def _write_trace(trace: Trace, out: Path, settings: dict[str, Any]) -> None:

@@ -106,4 +106,4 @@ def _floor_values(floor: Floor) -> str:
 def _rises(arm: Arm) -> str:
     if arm.certificate is None:
         return "no energy"
-    return f"{arm.certificate['rises']} of {arm.certificate['steps']}"
+    return f"{arm.certificate.rises} of {arm.certificate.steps}"

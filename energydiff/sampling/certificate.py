@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from energydiff.errors import NoEnergyError
+from energydiff.sampling import words
 from energydiff.sampling.path import Place
 from energydiff.sampling.trace import Claim, Trace
 
@@ -19,14 +20,16 @@ ROUNDINGS_OF_X = 4
 
 @dataclass(frozen=True)
 class Certificate:
-    """The Lyapunov function along a set of trajectories, in counts.
+    """The Lyapunov function along a set of trajectories, in counts; ``str`` says it in sentences.
+
+    It is about the descent of V alone: no count says how good the samples are.
 
     Attributes:
         holds: V fell, or stayed within rounding, at every step of every sample. ``None`` for a
             stochastic sampler, whose noise raises V: it has rates and nothing to pass.
         claim: what kind of statement a pass is; see :class:`~energydiff.sampling.trace.Claims`.
         descent_claim, landscape_claim: the same for the two parts of a step.
-        steps: steps examined, summed over samples.
+        steps: steps examined, summed over samples. ``samples``: how many these are.
         rises: of these, how many raised V.
         rising_samples: samples with at least one rise; which ones, :func:`rising` says.
         worst_rise: largest rise of V in one step, squared units of x; 0 if it never rose.
@@ -39,7 +42,9 @@ class Certificate:
             bound is ten times the tolerance; ``None`` if there is none or the sampler is
             stochastic. An exact energy's Euler steps have ≥ 1.
         fallbacks: steps at which a guard, or Metropolis, refused a proposal.
-        tolerance: largest rounding allowance used, squared units of x.
+        tolerance: largest rounding allowance used, squared units of x; V's terms grow with σ², and
+            ``tolerance_sigma`` is the noise at the start of that step.
+        final_tolerance: the same of the last step.
     """
 
     holds: bool | None
@@ -47,6 +52,7 @@ class Certificate:
     descent_claim: Claim
     landscape_claim: Claim
     steps: int
+    samples: int
     rises: int
     rising_samples: int
     worst_rise: float
@@ -60,6 +66,11 @@ class Certificate:
     armijo_median: float | None
     fallbacks: int
     tolerance: float
+    tolerance_sigma: float
+    final_tolerance: float
+
+    def __str__(self) -> str:
+        return f"The certificate {words.sentences(self)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""
@@ -94,6 +105,7 @@ def certify(trace: Trace | None) -> Certificate:
         descent_claim=trace.descent_claim,
         landscape_claim=trace.landscape_claim,
         steps=total.numel(),
+        samples=total.shape[1],
         rises=int(rose.sum()),
         rising_samples=int(rose.any(0).sum()),
         worst_rise=float(excess.max()),
@@ -107,6 +119,8 @@ def certify(trace: Trace | None) -> Certificate:
         armijo_median=float(armijo.median()) if has_bound else None,
         fallbacks=0 if trace.fallbacks is None else int((trace.fallbacks > 0).sum()),
         tolerance=float(tolerance.max()),
+        tolerance_sigma=float(trace.sigma[tolerance.amax(1).argmax()]),
+        final_tolerance=float(tolerance[-1].max()),
     )
 
 

@@ -40,7 +40,7 @@ def test_a_comparison_holds_everything(comparison: Comparison) -> None:
     a, b = comparison.a, comparison.b
     assert (a.kind, b.kind) == ("energy", "baseline")
     assert a.certificate is not None and b.certificate is None
-    assert a.certificate["steps"] == 40 * 4  # three steps and the final denoising
+    assert a.certificate.steps == 40 * 4  # three steps and the final denoising
     assert a.asymmetry < 1e-5 < b.asymmetry
     assert np.shape(a.block_frechet) == np.shape(b.block_frechet) == (1, 2)
     assert comparison.frechet.mean == pytest.approx(

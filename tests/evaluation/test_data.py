@@ -34,12 +34,6 @@ def test_the_reference_is_the_part_named() -> None:
 def test_a_runs_own_data_come_with_their_labels() -> None:
     data = EvaluationData.of_run(config("Digits", labels=False, held_out=0.25), Path("runs/a"))
     assert data == EvaluationData(Digits(labels=True, held_out=0.25), small_reference=True)
-    assert data.extractor_name == "classifier"
-
-
-def test_a_folder_has_no_labels_and_is_seen_by_inception() -> None:
-    run = config("Folder", root="images", image_size=32)
-    assert EvaluationData.of_run(run, Path("a")).extractor_name == "inception-v3-compat"
 
 
 def test_a_runs_values_are_mapped_as_it_mapped_them(tmp_path: Path) -> None:

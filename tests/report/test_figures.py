@@ -11,6 +11,7 @@ from PIL import Image
 from energydiff.data import Normalization
 from energydiff.energies import EmpiricalData
 from energydiff.errors import UserError
+from energydiff.numerals import TIED
 from energydiff.report import (
     comparison_grid,
     free_energy_plot,
@@ -18,8 +19,8 @@ from energydiff.report import (
     samples_with_traces,
 )
 from energydiff.report.free_energy import change_shares, draw_changes, draw_free_energy
-from energydiff.report.words import TIED, caption
-from energydiff.sampling import Euler, Langevin, Trace, karras_sigmas
+from energydiff.sampling import Euler, Langevin, Trace, certify, karras_sigmas
+from energydiff.sampling.words import caption
 
 NORMALIZATION = Normalization(0, 255)
 
@@ -55,7 +56,7 @@ def opened(path):
 
 def test_no_marks_where_v_fell(result):
     assert marks(result.trace) == []
-    assert caption(result.trace) == (
+    assert caption(certify(result.trace)) == (
         "V fell at all 63 steps of 9 samples (proved by the construction)"
     )
 
@@ -66,7 +67,7 @@ def test_every_planted_rise_is_marked_where_v_rose(result):
     want = [[float(trace.sigma[k + 1]), float(trace.free_energy[k + 1, b])] for k, b in places]
     (got,) = marks(trace)
     torch.testing.assert_close(torch.tensor(sorted(got)), torch.tensor(sorted(want)))
-    assert caption(trace).startswith(
+    assert caption(certify(trace)).startswith(
         f"V rose at 3 of 63 steps of 9 samples (4.8{TIED}%), at worst by "
     )
 

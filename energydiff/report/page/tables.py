@@ -7,9 +7,12 @@ from typing import Any
 
 from energydiff.errors import UserError
 from energydiff.evaluation.records import Comparison, Controls, Interval, Provenance
+from energydiff.numerals import number
 from energydiff.report.page.model import PageModel
 from energydiff.report.page.run import run_name
-from energydiff.report.words import counts, distance, interval, number, numbers
+from energydiff.report.words import distance, interval, numbers
+from energydiff.sampling import Certificate
+from energydiff.sampling.words import counts
 from energydiff.saving import SavedModel
 
 NAMES = {
@@ -84,8 +87,8 @@ def _data_set(source: dict[str, Any]) -> str:
     return f"{name} in {Path(root).name}" if root else name
 
 
-def certificates(records: Sequence[tuple[str, dict[str, Any]]]) -> Table:
-    """Certificates side by side, from names and records."""
+def certificates(records: Sequence[tuple[str, Certificate]]) -> Table:
+    """Certificates side by side, each after its name."""
     columns = [counts(record) for _, record in records]
     rows = [(cells[0][0], *(text for _, text in cells)) for cells in zip(*columns, strict=True)]
     return Table("Steps counted over all samples", ("", *(n for n, _ in records)), rows)

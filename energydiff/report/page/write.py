@@ -12,10 +12,11 @@ from plotly.offline import get_plotlyjs
 from energydiff.errors import UserError
 from energydiff.evaluation.records import Comparison
 from energydiff.files import write_whole
-from energydiff.report import words
 from energydiff.report.page import figures, tables
 from energydiff.report.page.model import PageModel
 from energydiff.report.page.pictures import are_images, picture_uri, sample_uris, strip_uris
+from energydiff.report.words import verdict
+from energydiff.sampling import words
 
 HERE = Path(__file__).parent
 
@@ -111,24 +112,23 @@ def _column(index: int, models: Sequence[PageModel]) -> dict[str, Any]:
 def _text(models: Sequence[PageModel], comparison: Comparison | None) -> dict[str, Any]:
     """Sentences, tables and keys."""
     coloured = [(model.name, figures.colour(i)) for i, model in enumerate(models)]
-    records = [(m.name, m.certificate.as_dict()) for m in models if m.certificate is not None]
+    records = [(m.name, m.certificate) for m in models if m.certificate is not None]
     if comparison is not None:
         records += [
-            (f"{arm.name}, {_sampled(arm.certificate, comparison):,} samples", arm.certificate)
+            (f"{arm.name}, {arm.certificate.samples:,} samples", arm.certificate)
             for arm in (comparison.a, comparison.b)
             if arm.certificate is not None
         ]
-    said = [(name, words.certificate(record)) for name, record in records]
     none = [model.name for model in models if model.certificate is None]
     content: dict[str, Any] = {
         "title": " and ".join(model.name for model in models),
         "verdict": " ".join(
-            [f"The certificate of {name} {sentence}" for name, sentence in said]
+            [f"The certificate of {name} {words.verdict(record)}" for name, record in records]
             + [f"{name} has no energy, so there is nothing to certify." for name in none]
         ),
         "trained": [tables.training(model) for model in models],
         "rose": any(m.certificate.rises for m in models if m.certificate is not None),
-        "certificates": [(name, f"It {sentence}") for name, sentence in said]
+        "certificates": [(name, f"It {words.sentences(record)}") for name, record in records]
         + [(name, "It has no energy, so there is nothing to certify.") for name in none],
         "certificate_table": tables.certificates(records) if records else None,
         "logged": [pair for pair, m in zip(coloured, models, strict=True) if m.metrics],
@@ -141,18 +141,13 @@ def _text(models: Sequence[PageModel], comparison: Comparison | None) -> dict[st
     return content | (_compared(comparison, models) if comparison is not None else {})
 
 
-def _sampled(certificate: dict[str, Any], comparison: Comparison) -> int:
-    """How many samples a comparison's certificate is about, each of its steps and a denoising."""
-    return int(certificate["steps"]) // (comparison.provenance.steps + 1)
-
-
 def _compared(comparison: Comparison, models: Sequence[PageModel]) -> dict[str, Any]:
     """What only a comparison knows."""
     arms, controls = (comparison.a, comparison.b), comparison.controls
     colours = [figures.colour(i) for i in figures.places(comparison, models)]
     return {
         "title": f"{comparison.a.name} against {comparison.b.name}",
-        "verdict": words.verdict(comparison),
+        "verdict": verdict(comparison),
         "quality": tables.quality(comparison),
         "controls": None if controls is None else tables.controls(controls),
         "failures": [] if controls is None else controls.failures(),

@@ -78,7 +78,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[PageModel]:
 def comparison(models: list[PageModel]) -> Comparison:
     def arm(model: PageModel, kind: Any, forward: float) -> Arm:
         curve = [CurvePoint(s, Cost(2 * s, 2 * s * forward, s / 1e3), 30 / s) for s in (4, 8, 16)]
-        record = None if model.certificate is None else model.certificate.as_dict()
         quality = Quality(8.2431, 7.9137, 0.000412, None, 0.812, 0.793)
         return Arm(
             name=model.name,
@@ -90,8 +89,8 @@ def comparison(models: list[PageModel]) -> Comparison:
             curve=curve,
             asymmetry=1.7e-7,
             nearest=Nearest(0.2134, 0.2251),
-            certificate=record,
-            bits_per_dim=1.834 if record else None,
+            certificate=model.certificate,
+            bits_per_dim=1.834 if model.certificate else None,
         )
 
     return Comparison(
