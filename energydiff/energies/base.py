@@ -150,6 +150,38 @@ class Energy(Denoiser):
     def energy(self) -> "Energy":
         return self
 
+    # The arithmetic of compositions, which build on this class and so are imported late.
+
+    def __add__(self, other: "Energy") -> "Energy":
+        return self._combined(other, 1.0)
+
+    def __sub__(self, other: "Energy") -> "Energy":
+        return self._combined(other, -1.0)
+
+    def _combined(self, other: "Energy", weight: float) -> "Energy":
+        from energydiff.energies.composition import Sum
+
+        return Sum([self, other], [1.0, weight]) if isinstance(other, Energy) else NotImplemented
+
+    def __neg__(self) -> "Energy":
+        from energydiff.energies.composition import Negation
+
+        return Negation(self)
+
+    def __mul__(self, weight: float) -> "Energy":
+        from energydiff.energies.composition import Sum
+
+        return Sum([self], [weight]) if isinstance(weight, int | float) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, temperature: float) -> "Energy":
+        from energydiff.energies.composition import Temperature
+
+        if not isinstance(temperature, int | float):
+            return NotImplemented
+        return Temperature(self, temperature)
+
     def value_and_grad(
         self, x: Tensor, sigma: Sigma, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -48,6 +48,27 @@ def learned(num_classes: int = 0, shape: tuple[int, ...] = (DIM,)) -> Energy:
     return model.eval()
 
 
+def test_arithmetic_spells_compositions() -> None:
+    one, other = lump(0), lump(1)
+    x = normal(3, 5, DIM)
+    values = one(x, 0.3), other(x, 0.3)
+    for spelled, kind, expected in (
+        (one + other, Sum, values[0] + values[1]),
+        (one - other, Sum, values[0] - values[1]),
+        (2 * one + other * 3, Sum, 2 * values[0] + 3 * values[1]),
+        (-one, Negation, -values[0]),
+        (one / 4, Temperature, values[0] / 4),
+    ):
+        assert type(spelled) is kind
+        assert_close(spelled(x, 0.3), expected)
+    assert (one + other).densities == 2
+    for wrong in (lambda: one + 1, lambda: one * other, lambda: one / other, lambda: 2 / one):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            wrong()
+    with pytest.raises(UserError, match="temperature must be a positive number"):
+        one / 0
+
+
 def lump(seed: int = 0) -> GaussianMixture:
     return GaussianMixture(2 * normal(seed, 4, DIM), torch.linspace(0.1, 0.6, 4))
 
