@@ -33,6 +33,7 @@ from energydiff.saving import (
 )
 from energydiff.training.checkpoint import WholeCheckpointIO
 from energydiff.training.data import DiffusionData
+from energydiff.training.defaults import TRAINER
 from energydiff.training.ema import EMA
 from energydiff.training.finish import CalibrateAndExport, is_exported
 from energydiff.training.guard import NonFiniteGuard
@@ -125,19 +126,7 @@ class EnergyDiffCLI(LightningCLI):
             DiffusionData,
             save_config_callback=SaveRun,
             save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults={
-                # Energies are differentiated in validation too. The gate copes with
-                # inference_mode, at the price of copies.
-                "inference_mode": False,
-                "use_distributed_sampler": False,  # the stream shards itself
-                "max_epochs": -1,
-                "check_val_every_n_epoch": None,
-                "num_sanity_val_steps": 0,
-                "gradient_clip_val": 1.0,
-                "log_every_n_steps": 20,
-                "enable_model_summary": False,
-                "default_root_dir": "runs/default",
-            },
+            trainer_defaults={**TRAINER, "default_root_dir": "runs/default"},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=TrainingParser,

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import pytest
 
 from energydiff.potentials import MLP
-from energydiff.training import DiffusionData, DiffusionModule
+from energydiff.training import TRAINER, DiffusionData, DiffusionModule
 
 
 @pytest.fixture
@@ -33,18 +33,12 @@ def make_trainer(tmp_path: Path) -> Callable[..., pl.Trainer]:
     """A trainer on the CPU; options override the defaults of the command line."""
 
     def make(**options: Any) -> pl.Trainer:
-        defaults: dict[str, Any] = {
+        defaults: dict[str, Any] = TRAINER | {
             "accelerator": "cpu",
             "devices": 1,
             "logger": False,
             "enable_checkpointing": False,
             "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "use_distributed_sampler": False,
-            "gradient_clip_val": 1.0,
-            "max_epochs": -1,
-            "check_val_every_n_epoch": None,
-            "num_sanity_val_steps": 0,
             "limit_val_batches": 0,
             "default_root_dir": tmp_path,
         }
