@@ -60,12 +60,18 @@ def load(path: str | Path) -> Denoiser:
 def open_model(path: str | Path) -> SavedModel:
     """Like :func:`load`, with everything that is saved beside the weights."""
     path = Path(path)
+    checkpoint = _checkpoint_of(path)
+    return _open_export(path) if checkpoint is None else _open_checkpoint(checkpoint)
+
+
+def _checkpoint_of(path: Path) -> Path | None:
+    """The checkpoint at a path, ``None`` for an export; ``UserError`` if there is no model."""
     if (path / "model.yaml").is_file():
-        return _open_export(path)
+        return None
     if (path / LAST_CHECKPOINT).is_file():
-        return _open_checkpoint(path / LAST_CHECKPOINT)
+        return path / LAST_CHECKPOINT
     if path.is_file():
-        return _open_checkpoint(path)
+        return path
     if not path.exists():
         raise UserError(f"{path} does not exist; give a run folder, a checkpoint or an export.")
     raise UserError(
@@ -178,12 +184,25 @@ def _noise_range(ends: tuple[Any, Any], origin: Path) -> NoiseRange:
         raise UserError(f"{origin}: {error}") from error
 
 
-def _open_export(folder: Path) -> SavedModel:
-    description_file, weights_file = folder / "model.yaml", folder / "model.safetensors"
+def read_description(path: Path) -> dict[str, Any]:
+    """What :func:`describe` gave for a run folder, checkpoint or export; no tensor is read."""
+    checkpoint = _checkpoint_of(path)
+    if checkpoint is not None:
+        return dict(read_checkpoint(checkpoint, mmap=True)[CHECKPOINT_KEY])
+    description = _read_export_description(path)
+    return description if isinstance(description, dict) else {}
+
+
+def _read_export_description(folder: Path) -> Any:
+    file = folder / "model.yaml"
     try:
-        description = yaml.safe_load(description_file.read_text(encoding="utf-8"))
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{description_file} cannot be read: it is not plain YAML.") from error
+        raise UserError(f"{file} cannot be read: it is not plain YAML.") from error
+
+
+def _open_export(folder: Path) -> SavedModel:
+    description, weights_file = _read_export_description(folder), folder / "model.safetensors"
     if not weights_file.is_file():
         raise UserError(
             f"{weights_file} is missing: an export is model.yaml and model.safetensors."

@@ -29,6 +29,7 @@ from energydiff.files import write_json
 from energydiff.progress import is_first_rank
 from energydiff.report.page import page_model, write_page
 from energydiff.report.tables import comparison_table, interval_text, result_table
+from energydiff.saving import read_description
 
 CURVE = (6, 12, 18, 40)
 
@@ -207,7 +208,7 @@ def with_own_data(parser: Parser, arguments: Sequence[str]) -> list[str]:
     given = parser.parse_args(_without(arguments, lambda name: name.split(".")[0] == "--data"))
     first = given["models"][0] if "models" in given else given.get("a") or given["model"]
     path = split_paths(str(first))[0]
-    config = OpenedModel.at(path).saved.config if is_model(path) else {}
+    config = read_description(Path(path)).get("config", {}) if is_model(path) else {}
     if "data" in config:
         known = EvaluationData.recorded(config, path) | partial
         others = _without(arguments, lambda name: name == "--data")

@@ -328,3 +328,8 @@ def test_two_ranks_draw_what_one_draws(process, digits_model, tmp_path: Path) ->
     for arm in "ab":
         expected = np.array(one[arm]["block_frechet"])
         assert two[arm]["block_frechet"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_override_on_no_model_is_a_sentence(evaluate, tmp_path: Path) -> None:
+    done = evaluate("fid", tmp_path / "nowhere", "--data.extractor", "classifier")
+    assert f"{tmp_path / 'nowhere'} does not exist" in done.sentence

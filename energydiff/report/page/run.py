@@ -2,12 +2,9 @@
 
 import csv
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from energydiff.errors import UserError
-from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, read_checkpoint
+from energydiff.saving import LAST_CHECKPOINT, read_checkpoint, read_description
 
 Series = list[tuple[float, float]]
 
@@ -48,19 +45,14 @@ def read_training(path: Path) -> tuple[int | None, dict[str, str]]:
     Args:
         path: a run folder, a checkpoint or an export, one that ``open_model`` has opened.
     """
+    described = read_description(path)
+    versions = {name: str(v) for name, v in described.get("versions", {}).items()}
     if (path / "model.yaml").is_file():
-        described = yaml.safe_load((path / "model.yaml").read_text())
-        return None, _versions(described)
+        return None, versions
     file = path / LAST_CHECKPOINT if path.is_dir() else path
-    checkpoint = read_checkpoint(file, mmap=True)
-    described = checkpoint[CHECKPOINT_KEY]
+    steps = read_checkpoint(file, mmap=True).get("global_step")
     batch = described.get("config", {}).get("data", {}).get("batch_size")
-    steps = checkpoint.get("global_step")
-    return (steps * batch if batch and steps else None), _versions(described)
-
-
-def _versions(described: dict[str, Any]) -> dict[str, str]:
-    return {name: str(version) for name, version in described.get("versions", {}).items()}
+    return (steps * batch if batch and steps else None), versions
 
 
 def _start(file: Path) -> int:
