@@ -154,7 +154,7 @@ class LyapunovMonitor(PeriodicCallback):
             if isinstance(logger, TensorBoardLogger):
                 pixels = np.asarray(grid.convert("RGB"))
                 logger.experiment.add_image("samples", pixels, images, dataformats="HWC")
-            elif hasattr(logger, "log_image"):  # Weights & Biases, MLflow
+            elif hasattr(logger, "log_image"):  # Weights & Biases
                 logger.log_image(key="samples", images=[grid], step=images)
 
 

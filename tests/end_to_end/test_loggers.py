@@ -53,7 +53,7 @@ def test_a_logger_of_ones_own_is_told_beside_the_record(
 
 def test_weights_and_biases_offline(tiny_mlp: Path, metrics: Metrics, tmp_path: Path) -> None:
     """In a process that ends as processes do: W&B writes when Python exits."""
-    pytest.importorskip("wandb", reason="pip install wandb")
+    pytest.importorskip("wandb", reason="pip install 'energydiff[wandb]'")
     options = ["--trainer.logger", "WandbLogger", "--trainer.logger.project", "digits"]
     options += ["--config", str(tiny_mlp), "--trainer.default_root_dir", "run"]
     done = subprocess.run(
@@ -73,7 +73,7 @@ def test_weights_and_biases_offline(tiny_mlp: Path, metrics: Metrics, tmp_path: 
 
 
 def test_mlflow_offline(fit: Callable[..., Path], metrics: Metrics) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="pip install mlflow")
+    mlflow = pytest.importorskip("mlflow", reason="pip install 'energydiff[mlflow]'")
     before = files_of_the_checkout()
     run = fit("--trainer.logger", "MLFlowLogger", "--trainer.logger.experiment_name", "digits")
     client = mlflow.tracking.MlflowClient(f"sqlite:///{run / 'mlflow.db'}")
