@@ -9,6 +9,7 @@ _HARMLESS = (
     r"predict returned None.*",  # samples are kept by the module
     r".*does not have many workers.*",  # in-memory data needs none
     r"Checkpoint directory .* exists and is not empty.*",  # that is how a run resumes
+    r"Be aware that when using `ckpt_path`.*",  # callbacks may be left out of a run that goes on
     r".*Trying to infer the `batch_size`.*",
 )
 

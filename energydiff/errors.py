@@ -1,8 +1,10 @@
 """The one exception that front doors turn into a sentence and an exit code."""
 
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(Exception):
@@ -25,9 +27,14 @@ class NoEnergyError(UserError):
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Around a front door: a ``UserError`` becomes one line on standard error and exit code 2."""
+    """Around a front door: a ``UserError`` becomes one line on standard error and exit code 2.
+
+    So does a warning about what the user gave, without the place in the code that gives it.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _told(warnings.showwarning)
+            yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -38,3 +45,15 @@ def sentences() -> Iterator[None]:
         said = str(end) or "interrupted: run the same command again to go on."
         print(said, file=sys.stderr)
         sys.exit(130)
+
+
+def _told(show: Callable[..., None]) -> Callable[..., None]:
+    """Prints a ``UserWarning`` as a line on standard error, and leaves others to ``show``."""
+
+    def shown(message: Warning | str, category: type[Warning], *place: Any, **where: Any) -> None:
+        if category is UserWarning:
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            show(message, category, *place, **where)
+
+    return shown

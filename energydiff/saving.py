@@ -60,11 +60,11 @@ def load(path: str | Path) -> Denoiser:
 def open_model(path: str | Path) -> SavedModel:
     """Like :func:`load`, with everything that is saved beside the weights."""
     path = Path(path)
-    checkpoint = _checkpoint_of(path)
+    checkpoint = checkpoint_of(path)
     return _open_export(path) if checkpoint is None else _open_checkpoint(checkpoint)
 
 
-def _checkpoint_of(path: Path) -> Path | None:
+def checkpoint_of(path: Path) -> Path | None:
     """The checkpoint at a path, ``None`` for an export; ``UserError`` if there is no model."""
     if (path / "model.yaml").is_file():
         return None
@@ -186,7 +186,7 @@ def _noise_range(ends: tuple[Any, Any], origin: Path) -> NoiseRange:
 
 def read_description(path: Path) -> dict[str, Any]:
     """What :func:`describe` gave for a run folder, checkpoint or export; no tensor is read."""
-    checkpoint = _checkpoint_of(path)
+    checkpoint = checkpoint_of(path)
     if checkpoint is not None:
         return dict(read_checkpoint(checkpoint, mmap=True)[CHECKPOINT_KEY])
     description = _read_export_description(path)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from rich.console import Console
@@ -78,7 +78,7 @@ def compare(
         controls: Also draw A with other seeds, plain and blurred.
     """
     if a.endswith(".json") or b.endswith(".json"):
-        interval = compare_results(read_result(Path(a)), read_result(Path(b)))
+        interval = compare_results(*(read_record(Path(file), Result, "fid") for file in (a, b)))
         print(f"{a} − {b}: {interval_text(interval)}: {interval.verdict}.")
         return
     first, second = open_side(a), open_side(b)
@@ -92,6 +92,7 @@ def report(
     data: EvaluationData | None = None,
     out: Path = Path("report.html"),
     quality: bool = True,
+    comparison: Path | None = None,
     curve: tuple[int, ...] = CURVE,
 ) -> None:
     """Write one HTML page about a model, or about two side by side, with their comparison.
@@ -101,19 +102,20 @@ def report(
         data: YAML file of the data to measure against; the data of A's run by default.
         out: The page; it opens offline.
         quality: Also compare two models, as the command compare does.
+        comparison: JSON file of an earlier compare of these two, shown instead of comparing again.
         curve: Steps at which quality is set against cost, on one block.
     """
     if len(models) > 2:
         raise UserError(f"a page shows one model or two, not {len(models)}.")
     sides = [open_side(side) for side in models]
+    compared = None if comparison is None else read_comparison(comparison, sides)
     pages = [page_model(side[0], settings) for side in sides]
-    comparison = None
-    if quality and len(sides) == 2:
+    if compared is None and quality and len(sides) == 2:
         measurement = open_measurement(data or data_of(sides[0][0]), settings)
-        comparison = compare_models(measurement, sides[0], sides[1], curve)
-        tell(measurement, comparison)
+        compared = compare_models(measurement, sides[0], sides[1], curve)
+        tell(measurement, compared)
     if is_first_rank():
-        write_page(pages, comparison, {}, out)
+        write_page(pages, compared, {}, out)
         print(f"Written to {out}.")
 
 
@@ -183,12 +185,28 @@ def write(store: Path, kind: str, paths: Sequence[Path], content: dict[str, Any]
     return file
 
 
-def read_result(file: Path) -> Result:
-    """What an earlier ``fid`` wrote."""
+Record = TypeVar("Record", Result, Comparison)
+
+
+def read_record(file: Path, kind: type[Record], command: str) -> Record:
+    """What an earlier ``fid`` or ``compare`` wrote."""
     try:
-        return Result.from_dict(json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise UserError(f"{file} is not a result of energydiff evaluate fid ({error}).") from error
+        return kind.from_dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(
+            f"{file} is not a result of energydiff evaluate {command} ({error})."
+        ) from error
+
+
+def read_comparison(file: Path, sides: Sequence[Sequence[OpenedModel]]) -> Comparison:
+    """An earlier comparison of these models."""
+    found = read_record(file, Comparison, "compare")
+    then = [[str(Path(run).resolve()) for run in arm.runs] for arm in (found.a, found.b)]
+    now = [[str(model.path.resolve()) for model in side] for side in sides]
+    if then != now:
+        told = " with ".join(",".join(arm.runs) for arm in (found.a, found.b))
+        raise UserError(f"{file} compares {told}, not the models of this page, in this order.")
+    return found
 
 
 def with_own_data(parser: Parser, arguments: Sequence[str]) -> list[str]:
@@ -203,7 +221,8 @@ def with_own_data(parser: Parser, arguments: Sequence[str]) -> list[str]:
     overrides = [name.partition("=")[0] for name in arguments if name.startswith("--data.")]
     file = next(values(arguments, "--data"), None)
     partial = {} if file is None else _data_file(file)
-    if (file is None and not overrides) or "source" in partial or "--data.source.help" in overrides:
+    asks = any(name.endswith(".help") for name in overrides)
+    if (file is None and not overrides) or "source" in partial or asks:
         return list(arguments)
     given = parser.parse_args(_without(arguments, lambda name: name.split(".")[0] == "--data"))
     first = given["models"][0] if "models" in given else given.get("a") or given["model"]

@@ -78,7 +78,8 @@ def sample(
         step_size: Short for --sampler_options.step_size; 0.02 by default for a descent, which
             Armijo's rule may shorten.
         seed: Of the whole set.
-        label: Class for a model with labels: its name, or its index where classes have no names.
+        label: Class for a model with labels: its name, or its index where classes have no names;
+            all takes the classes in turn, a column of the grid for each.
         guidance: Weight w of classifier-free guidance, (1+w) E(x, label) − w E(x); needs a label.
         batch_size: Samples at a time on each device.
         devices: How many devices share the work.
@@ -88,7 +89,7 @@ def sample(
         require_descent: Refuse what cannot be certified before sampling it.
     """
     saved = _opened(model, label, guidance)
-    index = None if label is None else class_index(saved, label)
+    classes = () if label is None else class_indices(saved, label)
     levels = Levels(grid, rho, sigma_min, sigma_max, sigmas, steps)
     options = ({} if step_size is None else {"step_size": step_size}) | (sampler_options or {})
     name = sampler or ("armijo" if isinstance(saved.denoiser, BlindEnergy) else "heun")
@@ -96,7 +97,7 @@ def sample(
     if require_descent:
         _require_certifiable(saved.denoiser, method, trace)
     require_room(out, num_samples, record=trace and saved.denoiser.energy is not None)
-    how = Drawing(seed, index, batch_size, devices, accelerator)
+    how = Drawing(seed, classes, batch_size, devices, accelerator)
     start = time.perf_counter()
     result = draw_samples(saved.denoiser, method, range(num_samples), how, trace=trace)
     if not is_first_rank():
@@ -108,10 +109,12 @@ def sample(
         "sampler_options": options,
         "seed": seed,
         "label": label,
-        "class_index": index,
+        "class_index": classes[0] if len(classes) == 1 else list(classes) or None,
         "guidance": guidance,
     }
-    certificate = write_sampling(result, saved, out, settings | _described(method, levels))
+    columns = len(classes) if len(classes) > 1 else None
+    settings |= _described(method, levels)
+    certificate = write_sampling(result, saved, out, settings, columns)
     Console().print(_table(result, seconds, out, label))
     none = "There is no certificate: nothing was recorded, or the model has no energy."
     print(certificate or none)
@@ -221,21 +224,25 @@ def _described(method: Sampler, levels: Levels) -> dict[str, Any]:
     return settings
 
 
-def class_index(saved: SavedModel, label: str) -> int:
-    """The index of a class: by its name, or as it stands where classes have none.
+def class_indices(saved: SavedModel, label: str) -> tuple[int, ...]:
+    """The class of a name, or of an index where classes have no names, or ``all`` of them.
 
     Raises:
         UserError: there is no such class. An index beyond them the drawing refuses.
     """
     if label in saved.classes:
-        return saved.classes.index(label)
+        return (saved.classes.index(label),)
+    if label == "all" and saved.denoiser.num_classes:
+        return tuple(range(saved.denoiser.num_classes))
     if saved.classes:
         told = ", ".join(saved.classes[:SHOWN_CLASSES])
         more = len(saved.classes) - SHOWN_CLASSES
         others = f" and {more:,} more" if more > 0 else ""
-        raise UserError(f"--label {label} is no class of this model: choose {told}{others}.")
+        raise UserError(
+            f"--label {label} is no class of this model: choose {told}{others}, or all."
+        )
     try:
-        return int(label)
+        return (int(label),)
     except ValueError:
         raise UserError(
             f"--label {label}: the classes of this model have no names, give an index from 0 to"

@@ -15,7 +15,6 @@ import torch
 import yaml
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -24,29 +23,23 @@ from energydiff.console import quiet_lightning
 from energydiff.errors import UserError
 from energydiff.files import write_json, write_whole
 from energydiff.registry import import_modules
-from energydiff.saving import (
-    CHECKPOINT_KEY,
-    LAST_CHECKPOINT,
-    SavedModel,
-    open_model,
-    read_checkpoint,
+from energydiff.saving import LAST_CHECKPOINT, open_model
+from energydiff.training.checkpoint import (
+    Checkpoint,
+    NumberedCheckpoints,
+    WholeCheckpointIO,
+    last_checkpoint,
 )
-from energydiff.training.checkpoint import WholeCheckpointIO
 from energydiff.training.data import DiffusionData
 from energydiff.training.defaults import TRAINER
 from energydiff.training.ema import EMA
 from energydiff.training.finish import CalibrateAndExport, is_exported
 from energydiff.training.guard import NonFiniteGuard
-from energydiff.training.loggers import keep_in_run, run_loggers
+from energydiff.training.loggers import keep_in_run, log_configuration, run_loggers
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
 from energydiff.training.progress import Throughput, progress_bar
-from energydiff.training.resume import (
-    estimates_of,
-    record_estimates,
-    recorded_changes,
-    require_measurable,
-)
+from energydiff.training.resume import estimates_of, record_estimates
 from energydiff.training.stream_module import StreamModule
 
 
@@ -74,10 +67,10 @@ class SaveRun(SaveConfigCallback):
             "packages": {d.name: d.version for d in distributions()},
         }
         write_json(run / "environment.json", environment)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(pl_module.config)
+        log_configuration(trainer.loggers, pl_module.config)
 
 
+RUN = "runs/default"
 COMMANDS = {
     "fit": "Trains a model; the same command resumes a run that was cut off.",
     "validate": "Measures the held-out loss of a trained run.",
@@ -126,7 +119,7 @@ class EnergyDiffCLI(LightningCLI):
             DiffusionData,
             save_config_callback=SaveRun,
             save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults={**TRAINER, "default_root_dir": "runs/default"},
+            trainer_defaults={**TRAINER, "default_root_dir": RUN},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=TrainingParser,
@@ -168,7 +161,8 @@ class EnergyDiffCLI(LightningCLI):
         self.config = parser.parse_args(args)
         _require_ranges(self.config)
         _fix_root(self.config)
-        keep_in_run(self.config, Path(self.config.trainer.default_root_dir or "runs/default"))
+        self.run = Path(self.config.trainer.default_root_dir or RUN)
+        keep_in_run(self.config, self.run)
         self.config["import"] = list(dict.fromkeys([*modules, *values(args, "--import")]))
 
     def go(self) -> None:
@@ -208,6 +202,12 @@ class EnergyDiffCLI(LightningCLI):
             default=100_000,
             help="Images between saves; 0: only at the end.",
         )
+        parser.add_argument(
+            "--keep_every_images",
+            type=int,
+            default=0,
+            help="Images between checkpoints that stay, each under its count; 0: only the last.",
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data.batch_size", "model.batch_size")
         parser.link_arguments(
@@ -221,11 +221,14 @@ class EnergyDiffCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """With the checkpoint to go on from, or to measure, open: its estimates hold."""
-        self.checkpoint = self._checkpoint()
-        self.saved = self._read(self.checkpoint) if self.checkpoint else {}
-        initial = None if self.saved else self.config.get("init")
+        last = self.run / LAST_CHECKPOINT
+        self.ckpt_path = self.config.ckpt_path
+        if self.ckpt_path is None and (self.command != "fit" or last.is_file()):
+            self.ckpt_path = str(last)
+        self.checkpoint = Checkpoint.open(self.ckpt_path) if self.ckpt_path else None
+        initial = None if self.checkpoint else self.config.get("init")
         self.initial = open_model(initial) if initial else None
-        estimates = self.saved.get(CHECKPOINT_KEY, {}).get("config", {})
+        estimates = self.checkpoint.config if self.checkpoint else {}
         if self.initial is not None:
             described = self.initial.denoiser.describe()
             estimates = {"data": {"sigma_data": described.get("sigma_data")}}
@@ -252,16 +255,14 @@ class EnergyDiffCLI(LightningCLI):
         callbacks = [*(config.trainer.callbacks or []), Throughput(), NonFiniteGuard()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress_bar())
-        every_images = config.checkpoint_every_images
-        if config.trainer.enable_checkpointing is not False and every_images:
-            callbacks.append(
-                ModelCheckpoint(
-                    run / LAST_CHECKPOINT.parent,
-                    filename=LAST_CHECKPOINT.stem,
-                    every_n_train_steps=max(1, every_images // self.model.batch_size),
-                    enable_version_counter=False,
-                )
-            )
+        if config.trainer.enable_checkpointing is not False:
+            for every_images, kind in (
+                (config.checkpoint_every_images, last_checkpoint),
+                (config.keep_every_images, NumberedCheckpoints),
+            ):
+                if every_images:
+                    every_steps = max(1, every_images // self.model.batch_size)
+                    callbacks.append(kind(run / LAST_CHECKPOINT.parent, every_steps))
         plugins = config.trainer.plugins or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -275,16 +276,17 @@ class EnergyDiffCLI(LightningCLI):
     def fit(self) -> None:
         """``trainer.fit``, from the last checkpoint of the run folder if it has one."""
         if self.checkpoint:
-            self._go_on(self.checkpoint)
-            if int(self.saved["global_step"]) >= self.trainer.max_steps:
+            self.checkpoint.go_on(self.model)
+            if self.checkpoint.steps >= self.trainer.max_steps:
                 self._complete(self.checkpoint)
                 return
         elif self.initial is not None:
-            self._start_from(self.initial)
+            assert isinstance(self.model, DiffusionModule)
+            self.model.start_from(self.initial.denoiser, self.config.init)
         rank_zero_info(self._introduction())
         try:
             self.trainer.fit(
-                self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True
+                self.model, datamodule=self.datamodule, ckpt_path=self.ckpt_path, weights_only=True
             )
         except SystemExit as end:
             if not isinstance(end.__context__, KeyboardInterrupt):
@@ -300,11 +302,11 @@ class EnergyDiffCLI(LightningCLI):
         device, count = trainer.strategy.root_device.type, trainer.world_size
         lines = [
             f"{model.title()}: {learned:,} parameters on {count} {device} in {trainer.precision}",
-            f"{model.total_images:,} images in {steps:,} steps of {model.batch_size}",
+            f"{model.total_images:,} images, {model.batch_size} a step, {steps:,} in all",
             f"run folder {trainer.default_root_dir}",
         ]
         if self.checkpoint:
-            images = int(self.saved["global_step"]) * model.batch_size
+            images = model.images_after(self.checkpoint.steps)
             lines[1] += f", going on at image {images:,}"
         return "\n".join(lines)
 
@@ -312,7 +314,7 @@ class EnergyDiffCLI(LightningCLI):
         last = Path(self.trainer.default_root_dir) / LAST_CHECKPOINT
         if not last.is_file():
             return f"interrupted before {last} was written: the same command starts anew."
-        images = int(read_checkpoint(last, mmap=True)["global_step"]) * self.model.batch_size
+        images = self.model.images_after(Checkpoint.open(last).steps)
         return f"interrupted: run the same command again to go on from {last}, image {images:,}."
 
     def _measure_at_the_end(self) -> None:
@@ -324,62 +326,17 @@ class EnergyDiffCLI(LightningCLI):
         if finished and asked and trainer.global_step % interval:
             trainer.validate(self.model, datamodule=self.datamodule)
 
-    def _go_on(self, file: str) -> None:
-        """Checks that the run is the one configured, and records what is changed from here."""
-        if not {"optimizer_states", "lr_schedulers", "global_step"} <= self.saved.keys():
-            raise UserError(
-                f"{file} holds weights without the state of their training, and cannot be gone on"
-                " from: use --init to start from its weights."
-            )
-        description = self.saved[CHECKPOINT_KEY]
-        then, now = description["config"], self.model.config
-        changes = recorded_changes(then, now, file)
-        old, new = list(description.get("classes", [])), list(self.model.classes)
-        if old != new:
-            raise UserError(
-                f"{file} was trained with the classes {old}, not {new}: restore the data, or"
-                " choose another trainer.default_root_dir."
-            )
-        self._require_same_model(file)
-        images = int(self.saved["global_step"]) * self.model.batch_size
-        now["changed"] = [
-            *then.get("changed", []),
-            *({"images": images, **change} for change in changes),
-        ]
-
-    def _complete(self, file: str) -> None:
+    def _complete(self, checkpoint: Checkpoint) -> None:
         """Says that a run has all of its images, and writes the export if only that is missing."""
-        run = Path(self.trainer.default_root_dir)
-        if file == str(run / LAST_CHECKPOINT) and self._must_export(run):
-            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-            finish = next(c for c in callbacks if isinstance(c, CalibrateAndExport))
-            finish.complete(run, self.model, self.trainer.strategy.root_device)
+        trainer, run = self.trainer, Path(self.trainer.default_root_dir)
+        last = checkpoint.file == run / LAST_CHECKPOINT and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if last and trainer.is_global_zero and not is_exported(run, checkpoint.config):
+            finish = next(c for c in trainer.callbacks if isinstance(c, CalibrateAndExport))  # type: ignore[attr-defined]
+            finish.complete(run, self.model, trainer.strategy.root_device)
         print(
-            f"{file} has all of its {self.model.total_images} images; raise model.total_images to"
-            " train on."
+            f"{checkpoint.file} has all of its {self.model.total_images} images; raise"
+            " model.total_images to train on."
         )
-
-    def _must_export(self, run: Path) -> bool:
-        """Whether this process is to write what a run killed at its very end did not."""
-        trying_out = self.trainer.fast_dev_run  # type: ignore[attr-defined]
-        return self.trainer.is_global_zero and not trying_out and not is_exported(run, self.saved)
-
-    def _start_from(self, initial: SavedModel) -> None:
-        """Gives the model the weights of another of the same network."""
-        assert isinstance(self.model, DiffusionModule)
-        mine, theirs = (d.state_dict() for d in (self.model.denoiser, initial.denoiser))
-        differ = [
-            name
-            for name in {**theirs, **mine}
-            if name not in mine or name not in theirs or mine[name].shape != theirs[name].shape
-        ]
-        if differ:
-            raise UserError(
-                f"--init {self.config.init} is of another network than the one configured"
-                f" ({len(differ)} tensors missing, unknown or of another shape, first"
-                f" {differ[0]}): configure the same parametrization, backbone and data shape."
-            )
-        self.model.denoiser.load_state_dict(theirs)
 
     def validate(self) -> None:
         """``trainer.validate`` of a checkpoint, the run folder's last by default."""
@@ -391,43 +348,8 @@ class EnergyDiffCLI(LightningCLI):
 
     def _measure(self, loop: Callable[..., Any]) -> None:
         assert self.checkpoint is not None
-        then = self.saved[CHECKPOINT_KEY]["config"]
-        require_measurable(then, self.model.config, self.checkpoint)
-        self._require_same_model(self.checkpoint)
-        loop(self.model, ckpt_path=self.checkpoint, weights_only=True, datamodule=self.datamodule)
-
-    def _checkpoint(self) -> str | None:
-        """The file to go on from, or to measure; None for a new run."""
-        last = Path(self.config.trainer.default_root_dir or "runs/default") / LAST_CHECKPOINT
-        if self.config.ckpt_path is None and self.command == "fit" and not last.is_file():
-            return None
-        return self.config.ckpt_path or str(last)
-
-    def _read(self, file: str) -> dict[str, Any]:
-        """What lies in a checkpoint, its tensors not yet read."""
-        path = Path(file)
-        advice = f"give --ckpt_path a checkpoint, such as a run's {LAST_CHECKPOINT}"
-        if (path / "model.yaml").is_file() or path.suffix == ".safetensors":
-            raise UserError(
-                f"{file} is an export, which holds no state of training: {advice}, or start from"
-                " its weights with --init."
-            )
-        if path.is_dir():
-            raise UserError(f"{file} is a folder: {advice}.")
-        if not path.exists():
-            raise UserError(f"{file} does not exist: train first, or give --ckpt_path.")
-        return read_checkpoint(path, mmap=True)
-
-    def _require_same_model(self, file: str) -> None:
-        """``UserError`` where data or code have made another model of the same settings."""
-        then, now = self.saved[CHECKPOINT_KEY].get("model"), self.model.describe()["model"]
-        if then != now:
-            differ = sorted(name for name in {**then, **now} if then.get(name) != now.get(name))
-            raise UserError(
-                f"{file} is of another model than the one configured (they differ in"
-                f" {', '.join(differ)}): choose another trainer.default_root_dir, or move that run"
-                " away."
-            )
+        self.checkpoint.require_measurable(self.model)
+        loop(self.model, ckpt_path=self.ckpt_path, weights_only=True, datamodule=self.datamodule)
 
 
 PRECISIONS = ("32", "32-true", "bf16", "bf16-mixed")
@@ -435,7 +357,7 @@ PRECISIONS = ("32", "32-true", "bf16", "bf16-mixed")
 
 def _require_ranges(config: Any) -> None:
     """``UserError`` for numbers that Lightning would stumble over."""
-    for name in ("val_every_images", "checkpoint_every_images"):
+    for name in ("val_every_images", "checkpoint_every_images", "keep_every_images"):
         if config[name] < 0:
             raise UserError(f"{name} is {config[name]}; it must be at least 0 (never).")
     if not 0 <= config.seed_everything < 2**32:

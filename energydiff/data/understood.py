@@ -35,7 +35,7 @@ def _classes(source: Source) -> str:
     others = counts[SHOWN_CLASSES:]
     if len(others):
         told[SHOWN_CLASSES:] = [f"{len(others):,} more ({others.min():,} to {others.max():,} each)"]
-    text = f"{len(counts):,} classes: {', '.join(told)}"
+    text = f"{len(counts):,} class{'es' if len(counts) > 1 else ''}: {', '.join(told)}"
     empty = [name for name, n in zip(source.classes, counts, strict=True) if not n]
     if empty:
         more = ", …" if len(empty) > SHOWN_CLASSES else ""

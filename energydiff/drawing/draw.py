@@ -18,13 +18,14 @@ class Drawing:
 
     Attributes:
         seed: of the whole set, 0 to 2³¹ − 1.
-        label: one class index for all, or ``None``.
+        labels: class indices; samples take them in turn, by their number. None for a model's whole
+            distribution.
         batch_size: samples at a time on each device.
         devices, accelerator: as in Lightning.
     """
 
     seed: int = 0
-    label: int | None = None
+    labels: tuple[int, ...] = ()
     batch_size: int = 64
     devices: int | str = 1
     accelerator: str = "auto"
@@ -55,9 +56,10 @@ class Drawing:
     ) -> SampleResult:
         """One batch, in this process and on the model's device."""
         label = None
-        if self.label is not None:
+        if self.labels:
             device = next(iter(denoiser.state_dict().values())).device
-            label = torch.full((len(numbers),), self.label, device=device)
+            own = [self.labels[number % len(self.labels)] for number in numbers]
+            label = torch.tensor(own, device=device)
         seeds = [sample_seed(self.seed, number) for number in numbers]
         return sampler(denoiser, seeds=seeds, label=label, trace=trace, on_step=on_step)
 

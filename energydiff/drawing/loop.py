@@ -32,8 +32,9 @@ def run(
     """All samples of these numbers, or what ``extract`` makes of them, on every rank."""
     if not numbers:
         raise UserError(f"num_samples is {len(numbers)}; it must be at least 1.")
-    if how.label is not None and not 0 <= how.label < denoiser.num_classes:
-        raise UserError(f"label is {how.label}, but this model has {denoiser.num_classes} classes.")
+    for label in how.labels:
+        if not 0 <= label < denoiser.num_classes:
+            raise UserError(f"label is {label}, but this model has {denoiser.num_classes} classes.")
     quiet_lightning()
     try:
         trainer = pl.Trainer(

@@ -4,8 +4,11 @@ Every number stands beside what it depends on. Two results whose :class:`Provena
 numbers on different scales, and refuse to be set against each other.
 """
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from energydiff.errors import UserError
 from energydiff.sampling import Certificate
@@ -146,10 +149,10 @@ class Result:
     provenance: Provenance
 
     @classmethod
-    def from_dict(cls, known: dict[str, Any]) -> Self:
-        """The inverse of ``dataclasses.asdict``."""
-        parts = {"quality": Quality, "floor": Floor, "provenance": Provenance}
-        return cls(**known | {name: kind(**known[name]) for name, kind in parts.items()})
+    def from_dict(cls, known: Mapping[str, Any]) -> Self:
+        """The inverse of ``dataclasses.asdict``; see :func:`from_plain`."""
+        found: Self = from_plain(cls, known)
+        return found
 
 
 @dataclass(frozen=True)
@@ -288,3 +291,29 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self) | {"verdict": self.verdict}
+
+    @classmethod
+    def from_dict(cls, known: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`as_dict`; see :func:`from_plain`."""
+        parts = {name: value for name, value in known.items() if name != "verdict"}
+        found: Self = from_plain(cls, parts)
+        return found
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    """A value of a type, as of a record's field, from what JSON has kept of it.
+
+    JSON has no NaN: null where a number must be is one.
+
+    Raises:
+        TypeError, LookupError: a part is missing, unknown or of another kind.
+    """
+    parts = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return None if value is None else from_plain(parts[0], value)
+    if get_origin(kind) is list:
+        return [from_plain(parts[0], item) for item in value]
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: from_plain(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
+    return math.nan if kind is float and value is None else value

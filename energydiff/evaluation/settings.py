@@ -54,7 +54,7 @@ class Settings:
     @property
     def drawing(self) -> Drawing:
         """Seed, batches and devices."""
-        return Drawing(self.seed, None, self.batch_size, self.devices, self.accelerator)
+        return Drawing(self.seed, (), self.batch_size, self.devices, self.accelerator)
 
     def sampler_of(self, model: SavedModel) -> Sampler:
         """The sampler between a model's noise levels."""

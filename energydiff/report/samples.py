@@ -30,10 +30,13 @@ from energydiff.sampling.words import caption
 GAP = 6  # pixels between samples: strokes that touch the edge must not run into the next one
 
 
-def sample_grid(x: Tensor, normalization: Normalization, path: str | Path) -> None:
-    """Samples (B, 1 or 3, H, W) as a PNG, as square a grid as can be, enlarged unsmoothed."""
+def sample_grid(
+    x: Tensor, normalization: Normalization, path: str | Path, columns: int | None = None
+) -> None:
+    """Samples (B, 1 or 3, H, W) as a PNG, enlarged unsmoothed; as square a grid as can be unless
+    so many ``columns`` are asked for."""
     path = Path(path)
-    grid = image_grid(x, normalization, gap=GAP)
+    grid = image_grid(x, normalization, columns, gap=GAP)
     path.parent.mkdir(parents=True, exist_ok=True)
     grid.save(path, format="PNG")
 

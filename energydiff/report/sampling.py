@@ -80,13 +80,18 @@ def _is_sampling(folder: Path) -> bool:
 
 
 def write_sampling(
-    result: SampleResult, model: SavedModel, out: Path, settings: dict[str, Any]
+    result: SampleResult,
+    model: SavedModel,
+    out: Path,
+    settings: dict[str, Any],
+    columns: int | None = None,
 ) -> Certificate | None:
     """Write everything about one set of samples into ``out``; its certificate if it has a trace.
 
     ``samples.npz`` (``samples`` in model coordinates, ``raw`` in data units, and ``images`` as
     uint8 (N, H, W, C)), ``images/000000.png``, …, ``grid.png``; with a trace also ``trace.npz``,
-    ``trace.json``, ``free_energy.png`` and ``certificate.json``. ``settings`` go into the JSONs.
+    ``trace.json``, ``free_energy.png`` and ``certificate.json``. ``settings`` go into the JSONs,
+    ``columns`` are those of the grid.
     """
     out.mkdir(parents=True, exist_ok=True)
     certificate = None
@@ -109,7 +114,7 @@ def write_sampling(
         pixels = model.normalization.to_uint8(result.samples)
         arrays["images"] = pixels.movedim(1, -1).numpy()
         write_images(result.samples, out / "images", model.normalization)
-        sample_grid(result.samples, model.normalization, out / "grid.png")
+        sample_grid(result.samples, model.normalization, out / "grid.png", columns)
     np.savez_compressed(out / "samples.npz", **arrays)  # type: ignore[arg-type]
     return certificate
 

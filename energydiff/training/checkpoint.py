@@ -1,12 +1,123 @@
-"""Checkpoints that a kill cannot destroy."""
+"""Checkpoints: written so that a kill cannot destroy them, opened to go on from or to measure."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from energydiff.errors import UserError
 from energydiff.files import whole
+from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, read_checkpoint
+from energydiff.training.resume import recorded_changes, require_measurable
+from energydiff.training.stream_module import StreamModule
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of a run, its tensors not yet read.
+
+    Attributes:
+        file: where it lies.
+        content: what it holds.
+    """
+
+    file: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def open(cls, file: str | Path) -> Self:
+        """``UserError`` where there is no checkpoint, saying what there is."""
+        file = Path(file)
+        advice = f"give --ckpt_path a checkpoint, such as a run's {LAST_CHECKPOINT}"
+        if (file / "model.yaml").is_file() or file.suffix == ".safetensors":
+            raise UserError(
+                f"{file} is an export, which holds no state of training: {advice}, or start from"
+                " its weights with --init."
+            )
+        if file.is_dir():
+            raise UserError(f"{file} is a folder: {advice}.")
+        if not file.exists():
+            raise UserError(f"{file} does not exist: train first, or give --ckpt_path.")
+        return cls(file, read_checkpoint(file, mmap=True))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration of its run."""
+        return dict(self.content[CHECKPOINT_KEY]["config"])
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken."""
+        return int(self.content["global_step"])
+
+    def go_on(self, module: StreamModule) -> None:
+        """Checks that its run is the one configured, and records what is changed from here."""
+        if not {"optimizer_states", "lr_schedulers", "global_step"} <= self.content.keys():
+            raise UserError(
+                f"{self.file} holds weights without the state of their training, and cannot be gone"
+                " on from: use --init to start from its weights."
+            )
+        changes = recorded_changes(self.config, module.config, str(self.file))
+        old, new = list(self.content[CHECKPOINT_KEY].get("classes", [])), list(module.classes)
+        if old != new:
+            raise UserError(
+                f"{self.file} was trained with the classes {old}, not {new}: restore the data, or"
+                " choose another trainer.default_root_dir."
+            )
+        self._require_same_model(module)
+        images = module.images_after(self.steps)
+        module.config["changed"] = [
+            *self.config.get("changed", []),
+            *({"images": images, **change} for change in changes),
+        ]
+
+    def require_measurable(self, module: StreamModule) -> None:
+        """``UserError`` if the held-out loss configured is not that of its run."""
+        require_measurable(self.config, module.config, str(self.file))
+        self._require_same_model(module)
+
+    def _require_same_model(self, module: StreamModule) -> None:
+        """``UserError`` where data or code have made another model of the same settings."""
+        then, now = self.content[CHECKPOINT_KEY]["model"], module.describe()["model"]
+        if then != now:
+            differ = sorted(name for name in {**then, **now} if then.get(name) != now.get(name))
+            raise UserError(
+                f"{self.file} is of another model than the one configured (they differ in"
+                f" {', '.join(differ)}): choose another trainer.default_root_dir, or move that run"
+                " away."
+            )
+
+
+def last_checkpoint(folder: Path, every_steps: int) -> ModelCheckpoint:
+    """Replaces ``last.ckpt`` every so many optimizer steps."""
+    return ModelCheckpoint(
+        folder,
+        filename=LAST_CHECKPOINT.stem,
+        every_n_train_steps=every_steps,
+        enable_version_counter=False,
+    )
+
+
+class NumberedCheckpoints(ModelCheckpoint):
+    """Keeps a checkpoint every so many optimizer steps: ``000064000.ckpt`` after 64,000 images."""
+
+    def __init__(self, folder: Path, every_steps: int) -> None:
+        super().__init__(
+            folder, every_n_train_steps=every_steps, save_top_k=-1, enable_version_counter=False
+        )
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, StreamModule)
+        self._images = lambda: pl_module.images_after(trainer.global_step)
+        super().setup(trainer, pl_module, stage)
+
+    def format_checkpoint_name(self, *_: Any, **__: Any) -> str:
+        """By the images seen."""
+        return str(Path(str(self.dirpath)) / f"{self._images():09d}.ckpt")
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -21,7 +21,6 @@ from energydiff.files import whole
 from energydiff.progress import progress
 from energydiff.sampling import resting_norm
 from energydiff.saving import (
-    CHECKPOINT_KEY,
     LAST_CHECKPOINT,
     SavedModel,
     open_model,
@@ -135,12 +134,12 @@ def _buffers(denoiser: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: t for name, t in denoiser.state_dict().items() if name not in learned}
 
 
-def is_exported(run: Path, checkpoint: Mapping[str, Any]) -> bool:
-    """Whether the run folder's export was written at the end of the run of this checkpoint.
+def is_exported(run: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the run folder's export was written at the end of the run of this configuration.
 
     It may be missing, or be left from before ``model.total_images`` was raised.
     """
     try:
-        return bool(open_model(run / "export").config == checkpoint[CHECKPOINT_KEY]["config"])
+        return bool(open_model(run / "export").config == config)
     except UserError:
         return False

@@ -1,10 +1,13 @@
 """The loggers of a run: whatever is chosen, the run folder holds its record and what it writes."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+import numpy as np
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
+from PIL import Image
 
 
 def keep_in_run(config: Any, run: Path) -> None:
@@ -38,3 +41,36 @@ def run_loggers(chosen: Any, run: Path) -> list[Logger] | bool:
         chosen = TensorBoardLogger(run, name="logs", version="")
     loggers = [*chosen] if isinstance(chosen, list) else [chosen]
     return [*loggers, CSVLogger(run, "metrics")]
+
+
+def log_configuration(loggers: Sequence[Logger], configuration: Mapping[str, Any]) -> None:
+    """Tell every logger the resolved configuration of the run, on the first rank.
+
+    MLflow refuses another value of a parameter it has: where its run goes on, what is changed
+    becomes a tag, ``changed``.
+    """
+    for logger in loggers:
+        if isinstance(logger, MLFlowLogger) and _is_gone_on(logger):
+            changed = json.dumps(configuration.get("changed", []))
+            logger.experiment.set_tag(logger.run_id, "changed", changed)
+        else:
+            logger.log_hyperparams(dict(configuration))
+
+
+def _is_gone_on(logger: MLFlowLogger) -> bool:
+    return bool(logger.experiment.get_run(logger.run_id).data.params)
+
+
+def log_grid(loggers: Sequence[Logger], grid: Image.Image, images: int) -> None:
+    """Show samples in every logger that takes pictures, on the first rank.
+
+    images: seen in training until then.
+    """
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            pixels = np.asarray(grid.convert("RGB"))
+            logger.experiment.add_image("samples", pixels, images, dataformats="HWC")
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_image(logger.run_id, grid, f"samples/{images:09d}.png")
+        elif hasattr(logger, "log_image"):  # Weights & Biases
+            logger.log_image(key="samples", images=[grid], step=images)

@@ -8,7 +8,7 @@ from torch import Tensor
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
 from energydiff.diffusion import DenoisingScoreMatching, NoiseLevels, NoisyBatch, Objective
-from energydiff.energies import NoiseRange
+from energydiff.energies import Denoiser, NoiseRange
 from energydiff.errors import UserError
 from energydiff.potentials import Network, Wrapped, require_smooth
 from energydiff.registry import is_ours
@@ -92,6 +92,30 @@ class DiffusionModule(StreamModule):
         foreign = isinstance(network, Wrapped) or not is_ours(type(network))
         if foreign and self.denoiser.energy is not None:
             require_smooth(network)
+
+    def start_from(self, other: Denoiser, name: str) -> None:
+        """Takes the weights of another model of the same network.
+
+        Args:
+            other: the model.
+            name: what the error calls it.
+
+        Raises:
+            UserError: a tensor is missing, unknown or of another shape.
+        """
+        mine, theirs = self.denoiser.state_dict(), other.state_dict()
+        differ = [
+            key
+            for key in {**theirs, **mine}
+            if key not in mine or key not in theirs or mine[key].shape != theirs[key].shape
+        ]
+        if differ:
+            raise UserError(
+                f"--init {name} is of another network than the one configured ({len(differ)}"
+                f" tensors missing, unknown or of another shape, first {differ[0]}): configure the"
+                " same parametrization, backbone and data shape."
+            )
+        self.denoiser.load_state_dict(theirs)
 
     def loss_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         label = None

@@ -4,9 +4,7 @@ import math
 from pathlib import Path
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torchmetrics import MaxMetric, MeanMetric, Metric, MinMetric
 
@@ -20,6 +18,7 @@ from energydiff.sampling import Armijo, Euler, Sampler, SampleResult, karras_sig
 from energydiff.sampling.certificate import rises, rounding_tolerance
 from energydiff.training.data import DiffusionData
 from energydiff.training.finish import choose_resting_norm
+from energydiff.training.loggers import log_grid
 from energydiff.training.module import DiffusionModule
 from energydiff.training.periodic import PeriodicCallback, gathered
 
@@ -150,12 +149,7 @@ class LyapunovMonitor(PeriodicCallback):
         file.parent.mkdir(parents=True, exist_ok=True)
         grid = image_grid(samples, module.normalization)
         grid.save(file)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                pixels = np.asarray(grid.convert("RGB"))
-                logger.experiment.add_image("samples", pixels, images, dataformats="HWC")
-            elif hasattr(logger, "log_image"):  # Weights & Biases
-                logger.log_image(key="samples", images=[grid], step=images)
+        log_grid(trainer.loggers, grid, images)
 
 
 def _share(count: int, trainer: pl.Trainer) -> range:

@@ -17,7 +17,7 @@ CPU = Drawing(seed=3, accelerator="cpu")
 
 def test_what_is_drawn_and_recorded_does_not_depend_on_the_batch() -> None:
     whole, parts = (
-        draw_samples(ENERGY, EULER, range(7), Drawing(3, None, size, 1, "cpu")) for size in (7, 3)
+        draw_samples(ENERGY, EULER, range(7), Drawing(3, (), size, 1, "cpu")) for size in (7, 3)
     )
     torch.testing.assert_close(whole.samples, parts.samples)
     assert whole.trace is not None and parts.trace is not None
@@ -39,7 +39,7 @@ def test_one_batch_is_the_sampler_under_the_seeds_of_its_numbers() -> None:
 
 def test_a_label_the_model_has_not_and_no_number_at_all_are_refused() -> None:
     with pytest.raises(UserError, match="label is 1, but this model has 0 classes"):
-        draw_samples(ENERGY, EULER, range(2), Drawing(label=1))
+        draw_samples(ENERGY, EULER, range(2), Drawing(labels=(1,)))
     with pytest.raises(UserError, match="num_samples is 0"):
         draw_samples(ENERGY, EULER, range(0), CPU)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import energydiff
 from energydiff.training.checkpoint import WholeCheckpointIO
 
 BAD = {
@@ -131,3 +132,24 @@ def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(
         WholeCheckpointIO().save_checkpoint({"step": 2}, file)
     assert torch.load(file, weights_only=True) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_numbered_checkpoints_stay_and_are_models_to_go_on_from(
+    tiny_mlp: Path, tmp_path: Path, door
+) -> None:
+    run = tmp_path / "run"
+    options = ["--config", tiny_mlp, "--trainer.default_root_dir", run, "--finish.evaluations", 0]
+    options += ["--model.total_images", 160, "--monitor.every_images", 0]
+    done = door("fit", *options, "--keep_every_images", 64, "--checkpoint_every_images", 0)
+    assert done.code == 0, done.err
+    names = ["000000064.ckpt", "000000128.ckpt", "last.ckpt"]
+    assert sorted(file.name for file in (run / "checkpoints").iterdir()) == names
+    first = run / "checkpoints" / names[0]
+    out = tmp_path / "out"
+    assert door("sample", first, "--num_samples", 1, "--steps", 2, "--out", out).code == 0
+    whole = energydiff.load(run).state_dict()
+    done = door("fit", *options, "--ckpt_path", first)
+    assert done.code == 0 and done.out.startswith("image 96 of 160"), done.err
+    assert "warning" not in done.err
+    for name, tensor in energydiff.load(run).state_dict().items():
+        assert torch.equal(tensor, whole[name])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,13 @@ def test_report_writes_one_page_about_two_models(evaluate, digits_model, tmp_pat
     assert done.code == 0, done.err
     page = out.read_text()
     assert "a against b" in page and "Quality" in page and "It has no energy" in page
+    compared = written(done.out.rsplit("Written to ", 1)[0])
+    (comparison,) = re.findall(r'<section aria-labelledby="quality".*?</section>', page, re.DOTALL)
+    again = evaluate("report", a, b, "--comparison", compared, "--out", out)
+    assert again.code == 0, again.err
+    assert comparison in out.read_text() and str(compared) not in again.out
+    other = evaluate("report", b, a, "--comparison", compared, "--out", out)
+    assert f"{compared} compares {a} with {b}, not the models of this page" in other.sentence
     alone = evaluate("report", a, "--out", out)
     assert alone.code == 0, alone.err
     assert "a against b" not in out.read_text()

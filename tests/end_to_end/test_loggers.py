@@ -82,3 +82,14 @@ def test_mlflow_offline(fit: Callable[..., Path], metrics: Metrics) -> None:
     assert logged.data.params["model/learning_rate"] == "0.25"
     assert logged.data.metrics["val/loss"] == pytest.approx(metrics(run)["val/loss"][0])
     assert files_of_the_checkout() == before
+    (grid,) = client.list_artifacts(logged.info.run_id, "samples")
+    assert grid.path == "samples/000000032.png"
+
+    again = ["--trainer.logger.run_id", logged.info.run_id, "--model.total_images", 64]
+    fit("--trainer.logger", "MLFlowLogger", *again, "--model.weight_decay", 0.5)
+    logged = client.get_run(logged.info.run_id)
+    assert logged.data.params["model/weight_decay"] == "0.0001"
+    changes = {change["setting"]: change for change in json.loads(logged.data.tags["changed"])}
+    assert (
+        changes["model.weight_decay"]["to"] == 0.5 and changes["model.weight_decay"]["images"] == 32
+    )

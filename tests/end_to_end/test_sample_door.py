@@ -230,6 +230,23 @@ def test_a_label_is_passed_on(export, door, tmp_path: Path) -> None:
     assert not np.allclose(drawn[0], drawn[1])
 
 
+def test_all_classes_take_turns_in_columns(export, door, tmp_path: Path) -> None:
+    """Sample i is that of its own class under its own number."""
+    drawn = {}
+    for label in ("all", 0, 1):
+        out = tmp_path / str(label)
+        options = ["--num_samples", 7, "--steps", 2, "--label", label, "--out", out]
+        done = door("sample", export(classes=2), *options, "--accelerator", "cpu")
+        assert done.code == 0, done.err
+        drawn[label] = arrays(out / "samples.npz")["samples"]
+    for i, sample in enumerate(drawn["all"]):
+        np.testing.assert_allclose(sample, drawn[i % 2][i], rtol=1e-5, atol=1e-5)
+    settings = read_json(tmp_path / "all" / "certificate.json")["settings"]
+    assert (settings["label"], settings["class_index"]) == ("all", [0, 1])
+    width, height = Image.open(tmp_path / "all" / "grid.png").size
+    assert height > 1.9 * width  # two columns and, of seven samples, four rows
+
+
 def test_a_class_goes_by_its_name(door, tmp_path: Path) -> None:
     """An index stands for a class only where there are no names."""
     model = build_denoiser(MLP((1, 4, 4), width=16, depth=1, num_classes=3), 0.6, "inner_product")
@@ -262,8 +279,9 @@ def test_a_class_goes_by_its_name(door, tmp_path: Path) -> None:
 
 def test_samples_far_outside_the_data_are_told_of(export, door, out: Path) -> None:
     mixture = GaussianMixture(torch.full((1, 1, 4, 4), 30.0), 0.5)
-    with pytest.warns(UserWarning, match="3 of the 3 samples leave the data's range.*more steps"):
-        door("sample", export(mixture), "--num_samples", 3, "--steps", 2, "--out", out)
+    done = door("sample", export(mixture), "--num_samples", 3, "--steps", 2, "--out", out)
+    (line,) = [line for line in done.err.splitlines() if line.startswith("warning: 3 of the 3")]
+    assert "leave the data's range" in line and line.endswith("take more steps.")
     reach = float(np.abs(arrays(out / "samples.npz")["samples"]).max())
     recorded = read_json(out / "certificate.json")["outside_range"]
     assert recorded == {"samples": 3, "factor": reach} and reach > 20

@@ -95,7 +95,7 @@ def test_the_first_and_last_words_of_a_run(
     parameters = sum(p.numel() for p in energydiff.load(run).parameters())
     lines = [
         f"Energy over MLP: {parameters:,} parameters on 1 cpu in 32-true",
-        "32 images in 1 steps of 32",
+        "32 images, 32 a step, 1 in all",
         f"run folder {run}",
     ]
     assert "\n".join(lines) in done.err
@@ -104,7 +104,7 @@ def test_the_first_and_last_words_of_a_run(
     assert len(found["val/loss"]) == 1
     assert not any(name.startswith("lyapunov/") for name in found)
     done = process("fit", *options, "--model.total_images", 64, "--val_every_images", 0)
-    assert "64 images in 2 steps of 32, going on at image 32\n" in done.err
+    assert "64 images, 32 a step, 2 in all, going on at image 32\n" in done.err
     assert len(metrics(run)["val/loss"]) == 1
 
 

@@ -36,10 +36,10 @@ def test_the_second_line_counts_and_says_how_its_counts_fit_together(exact: Cert
     assert second == (
         "Of 18 steps (6 of each of 3 samples) 0 raised V, in 0 of the samples. A step's change of V"
         " is the sum of two parts, and one may rise where the other falls by more: the descent"
-        " part, the move at a fixed σ, rose at 0 steps, and the landscape part, the change of σ at"
-        " a fixed x, at 5. A rise is what floating-point rounding cannot explain: V is a difference"
-        " of terms that grow with σ², so up to 112 is put down to rounding at σ = 80.0, and"
-        " 3.0·10⁻⁵ in the last step."
+        " part, the move at a fixed σ, rose at 0 of them, and the landscape part, the change of σ"
+        " at a fixed x, at 5. A rise is what floating-point rounding cannot explain: V is a"
+        " difference of terms that grow with σ², so up to 112 is put down to rounding at σ = 80.0,"
+        " and 3.0·10⁻⁵ in the last step."
     )
 
 

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from energydiff.errors import UserError
-from energydiff.saving import LAST_CHECKPOINT, read_checkpoint, read_description
+from energydiff.saving import CHECKPOINT_KEY, checkpoint_of, read_checkpoint, read_description
 
 Series = list[tuple[float, float]]
 
@@ -45,12 +45,11 @@ def read_training(path: Path) -> tuple[int | None, dict[str, str]]:
     Args:
         path: a run folder, a checkpoint or an export, one that ``open_model`` has opened.
     """
-    described = read_description(path)
+    file = checkpoint_of(path)
+    checkpoint = {} if file is None else read_checkpoint(file, mmap=True)
+    described = read_description(path) if file is None else checkpoint[CHECKPOINT_KEY]
     versions = {name: str(v) for name, v in described.get("versions", {}).items()}
-    if (path / "model.yaml").is_file():
-        return None, versions
-    file = path / LAST_CHECKPOINT if path.is_dir() else path
-    steps = read_checkpoint(file, mmap=True).get("global_step")
+    steps = checkpoint.get("global_step")
     batch = described.get("config", {}).get("data", {}).get("batch_size")
     return (steps * batch if batch and steps else None), versions
 
