@@ -93,6 +93,8 @@ def test_documented_command_runs(page: str, line: str, run: Callable[..., None])
         command += SMALL
     if line.startswith("energydiff sample"):
         command += ["--num_samples=4"]
+    if "--sampler hmc" in line:
+        command += ["--sampler_options.updates=2"]
     if line.startswith("energydiff evaluate fid"):
         command += ["--steps=4"]
     if line.startswith("energydiff complete fit"):

@@ -193,7 +193,7 @@ class Folder(DataSpec):
         )
         source.remarks = (
             f"levels {levels[0]} to {levels[1]} in use",
-            *([f"{len(broken):,} broken images left out"] if broken else []),
+            *([f"left out as broken: {len(broken):,}"] if broken else []),
             *remarks_on(files, self.labels),
         )
         return source, list(broken)
@@ -224,8 +224,9 @@ def _handle_broken(
         )
     if share > max_skipped:
         raise UserError(
-            f"{len(broken):,} of the {count:,} images in {root} ({share:.2%}) are broken, more than"
-            f" data.source.max_skipped = {max_skipped:.2%}: {listed}."
+            f"of the {count:,} images in {root}, {len(broken):,} ({share:.2%}) cannot be read, more"
+            f" than data.source.max_skipped = {max_skipped:.2%}: repair or remove what is damaged,"
+            f" or raise it; {listed}."
         )
     lines = "".join(f"\n  {line}" for line in told)
     warnings.warn(

@@ -152,7 +152,7 @@ def test_a_repaired_image_is_taken_back(make_images: Callable[..., Path]) -> Non
 
 def test_only_a_small_share_may_be_skipped(make_images: Callable[..., Path]) -> None:
     root = broken_folder(make_images)
-    message = r"1 of the 21 images in .* \(4\.76%\) .* more than data\.source\.max_skipped = 0\.1"
+    message = r"of the 21 images in .*, 1 \(4\.76%\) .* more than data\.source\.max_skipped = 0\.1"
     with pytest.raises(UserError, match=message):
         Folder(root, on_error="skip").open()
     with pytest.raises(UserError, match=r"0\.10%: .*sub/truncated\.png cannot be read \("):

@@ -54,7 +54,7 @@ def test_what_is_not_read_is_told(make_images: Callable[..., Path]) -> None:
     (root / "cat/b.png").write_bytes(b"broken")
     with pytest.warns(UserWarning):
         text = understood(Folder(root, on_error="skip", max_skipped=0.1).open())
-    assert "; 1 broken images left out;" in text
+    assert "; left out as broken: 1;" in text
 
 
 @pytest.mark.parametrize(
