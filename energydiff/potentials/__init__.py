@@ -5,6 +5,7 @@ from energydiff.potentials.blind import Coercive, NegativeInnerProduct, SquaredN
 from energydiff.potentials.check import require_smooth
 from energydiff.potentials.energy_block import EnergyTransformerBlock
 from energydiff.potentials.energy_transformer import EnergyTransformer
+from energydiff.potentials.energy_unet import EnergyUNet
 from energydiff.potentials.input_convex import ConvexDenoiser, InputConvex
 from energydiff.potentials.mlp import MLP
 from energydiff.potentials.potential import (
@@ -27,6 +28,7 @@ __all__ = [
     "ConvexDenoiser",
     "EnergyTransformer",
     "EnergyTransformerBlock",
+    "EnergyUNet",
     "InnerProduct",
     "InputConvex",
     "NegativeInnerProduct",

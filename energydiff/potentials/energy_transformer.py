@@ -71,7 +71,7 @@ class EnergyTransformer(TokenScalar):
             self.inner = nn.Parameter(0.1 * torch.randn(width, width) * width**-0.5)
         self.embed(patches, width, [*self.trunk.sizes, *(t.size for t in self._terms())])
 
-    def value(self, t: Tensor, e: Sequence[Tensor]) -> Tensor:
+    def token_value(self, t: Tensor, e: Sequence[Tensor]) -> Tensor:
         y = self._ascend(t, e)[0]
         phi = torch.zeros_like(t[:, 0, 0])
         for term, e_term in self._conditioned_terms(e):
@@ -80,7 +80,7 @@ class EnergyTransformer(TokenScalar):
             phi = phi + (y @ self.inner * t).flatten(1).sum(1)
         return phi
 
-    def pull(self, t: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def token_pull(self, t: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         y, r, saved = self._ascend(t, e)
         phi, to_y, to_t = torch.zeros_like(t[:, 0, 0]), torch.zeros_like(y), torch.zeros_like(t)
         to_terms = []

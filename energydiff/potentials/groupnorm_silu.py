@@ -35,6 +35,21 @@ def groupnorm_silu(x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: fl
     return _GroupNormSiLU.apply(x.contiguous(), scale, shift, groups, eps)[0]
 
 
+def groupnorm_silu_saving(
+    x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """:func:`groupnorm_silu`, and what its pullback needs."""
+    x = x.contiguous()
+    y, a, mean, rstd = _GroupNormSiLU.apply(x, scale, shift, groups, eps)
+    return y, (x, scale, shift, a, mean, rstd, groups)
+
+
+def groupnorm_silu_pullback(grad: Tensor, saved: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Cotangents of x (like x), scale and shift (B, C) from that of y; once differentiable."""
+    to_x, to_scale, to_shift, _ = _GroupNormSiLUBackward.apply(grad.contiguous(), *saved)
+    return to_x, to_scale, to_shift
+
+
 class _GroupNormSiLU(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]

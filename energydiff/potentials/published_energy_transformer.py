@@ -63,11 +63,11 @@ class PublishedEnergyTransformer(TokenScalar):
         patches = Patches(type(self).__name__, shape, patch_size)
         self.embed(patches, width, [depth, *(block.size for block in self._blocks())])
 
-    def value(self, t: Tensor, e: Sequence[Tensor]) -> Tensor:
+    def token_value(self, t: Tensor, e: Sequence[Tensor]) -> Tensor:
         energies = [block(t, e_block) for block, e_block in zip(self._blocks(), e[1:], strict=True)]
         return -((self.log_scale + e[0]).exp() * torch.stack(energies, 1)).sum(1)
 
-    def pull(self, t: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def token_pull(self, t: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         scales = (self.log_scale + e[0]).exp()
         to_t = torch.zeros_like(t)
         to_scales, to_blocks = [], []

@@ -4,14 +4,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from energydiff.potentials.backbone import ScalarNetwork
-from energydiff.potentials.tokens import ConditioningVectors, Patches, embed_patches
+from energydiff.potentials.conditioned_scalar import ConditionedScalar
+from energydiff.potentials.tokens import Patches, embed_patches
 
 
-class TokenScalar(ScalarNetwork):
+class TokenScalar(ConditionedScalar):
     """A scalar of tokens t = patches · embedding + positions + a vector of noise and label.
 
     A subclass calls :meth:`embed` once in its constructor and writes the scalar of tokens.
@@ -22,43 +21,22 @@ class TokenScalar(ScalarNetwork):
         self.patches = patches
         tokens = math.prod(self.patches.grid)
         self.embedding, self.positions = embed_patches(self.patches.size, tokens, width)
-        self.conditioning = ConditioningVectors(width, self.num_classes, [width, *sizes])
+        self.condition(width, [width, *sizes])
 
     @abstractmethod
-    def value(self, t: Tensor, e: Sequence[Tensor]) -> Tensor:
+    def token_value(self, t: Tensor, e: Sequence[Tensor]) -> Tensor:
         """φ (B,) of tokens t (B, N, width) and conditioning e, each (B or 1, size)."""
 
     @abstractmethod
-    def pull(self, t: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def token_pull(self, t: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """φ, ∂φ/∂t like t, and ∂φ/∂e, each (B, size)."""
 
-    def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        first, *e = self.conditioning(c, label)
-        return self.value(self._tokens(u, first), e)
+    def value(self, u: Tensor, e: Sequence[Tensor]) -> Tensor:
+        return self.token_value(self._tokens(u, e[0]), e[1:])
 
-    def value_and_grad(
-        self, u: Tensor, c: Tensor, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        first, *e = self.conditioning(c, label)
-        phi, to_t, _ = self.pull(self._tokens(u, first), e)
-        return phi, self._to_samples(to_t)
-
-    def value_and_grads(
-        self, u: Tensor, c: Tensor, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad():
-            # One value per sample, so that each has its own derivative.
-            c = c.contiguous() if c.requires_grad else c.detach().clone().requires_grad_()
-            vectors = self.conditioning(c, label)
-        first, *e = vectors
-        phi, to_t, to_e = self.pull(self._tokens(u, first), e)
-        (to_c,) = torch.autograd.grad(
-            vectors, c, [to_t.sum(1), *to_e], create_graph=torch.is_grad_enabled()
-        )
-        return phi, self._to_samples(to_t), to_c
+    def pull(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        phi, to_t, to_e = self.token_pull(self._tokens(u, e[0]), e[1:])
+        return phi, self.patches.join(to_t @ self.embedding.T), [to_t.sum(1), *to_e]
 
     def _tokens(self, u: Tensor, first: Tensor) -> Tensor:
         return self.patches(u) @ self.embedding + self.positions + first[:, None]
-
-    def _to_samples(self, to_t: Tensor) -> Tensor:
-        return self.patches.join(to_t @ self.embedding.T)

@@ -42,11 +42,7 @@ class UNet(Backbone):
     ) -> None:
         super().__init__()
         require_image("UNet", shape)
-        factor = 2 ** (len(multipliers) - 1)
-        for size in shape[1:]:
-            require_divisible(
-                "image size", size, f"2^(levels - 1) of {len(multipliers)} levels:", factor
-            )
+        require_levels(shape, len(multipliers))
         self.shape = tuple(shape)
         self.num_classes = num_classes
         widths = [channels * m for m in multipliers]
@@ -110,7 +106,7 @@ class _Stage(nn.Module):
         super().__init__()
         self.norm = _AffineNormSiLU(width_in)
         self.first = nn.Conv2d(width_in, width, 3, padding=1)
-        self.groups, self.eps = _groups(width), self.norm.eps
+        self.groups, self.eps = groups_of(width), self.norm.eps
         self.modulation = nn.Linear(embedding, 2 * width)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.second.weight)
@@ -130,7 +126,7 @@ class _AffineNormSiLU(nn.Module):
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.groups, self.eps = _groups(channels), eps
+        self.groups, self.eps = groups_of(channels), eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -145,7 +141,7 @@ class _Attention(nn.Module):
         super().__init__()
         self.head_width = min(head_width, channels)
         require_divisible("channels", channels, "head_width", self.head_width)
-        self.norm = nn.GroupNorm(_groups(channels), channels)
+        self.norm = nn.GroupNorm(groups_of(channels), channels)
         # No biases: a bias on the keys cancels in the softmax and would never get a gradient.
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
         self.projection = nn.Conv2d(channels, channels, 1)
@@ -159,7 +155,15 @@ class _Attention(nn.Module):
         return (x + self.projection(mixed)) * 0.5**0.5
 
 
-def _groups(channels: int) -> int:
+def require_levels(shape: tuple[int, ...], levels: int) -> None:
+    """``UserError`` unless so many levels, each of half the resolution, divide an image's sides."""
+    for size in shape[1:]:
+        require_divisible(
+            "image size", size, f"2^(levels - 1) of {levels} levels:", 2 ** (levels - 1)
+        )
+
+
+def groups_of(channels: int) -> int:
     """At most 32 groups of at least four channels; whatever divides the channel count."""
     most = max(1, min(32, channels // 4))
     return next(g for g in range(most, 0, -1) if channels % g == 0)
