@@ -65,13 +65,14 @@ class EnergyUNet(ConditionedScalar):
                 width = channels * multiplier
             self.levels.append(of_level)
         self.condition(4 * channels, [block.size for block in self.blocks()])
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def blocks(self) -> list["_Block"]:
         """All of them, from the finest level."""
         return [block for level in self.levels for block in _blocks(level)]
 
     def value(self, u: Tensor, e: Sequence[Tensor]) -> Tensor:
-        t = h = self.input(u)
+        t = h = self.input(u.contiguous(memory_format=torch.channels_last))
         y, _ = self.start(h)
         phi, vectors = [], iter(e)
         for depth, level in enumerate(self.levels):
@@ -83,7 +84,7 @@ class EnergyUNet(ConditionedScalar):
         return torch.stack(phi).sum(0)
 
     def pull(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        t = h = self.input(u)
+        t = h = self.input(u.contiguous(memory_format=torch.channels_last))
         y, first = self.start(h)
         phi, vectors = [], iter(e)
         passed = []

@@ -78,10 +78,11 @@ class UNet(Backbone):
         self.output_norm = _AffineNormSiLU(width)
         self.output = nn.Conv2d(width, shape[0], 3, padding=1, bias=False)
         nn.init.zeros_(self.output.weight)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         embedding = F.silu(self.conditioning(c, label))
-        h = self.input(u)
+        h = self.input(u.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for level, stages in enumerate(self.down):
             if level > 0:
