@@ -11,6 +11,7 @@ written out with ordinary operations: training is one ordinary backward.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,11 @@ from torch import Tensor, nn
 
 from energydiff.potentials.backbone import require_divisible, require_image
 from energydiff.potentials.conditioned_scalar import ConditionedScalar
-from energydiff.potentials.groupnorm_silu import groupnorm_silu_pullback, groupnorm_silu_saving
+from energydiff.potentials.groupnorm_silu import (
+    Saved,
+    groupnorm_silu_pullback,
+    groupnorm_silu_saving,
+)
 from energydiff.potentials.token_blocks import Attention, rms_norm, rms_norm_pullback
 from energydiff.potentials.unet import groups_of, require_levels
 
@@ -72,49 +77,52 @@ class EnergyUNet(ConditionedScalar):
         return [block for level in self.levels for block in _blocks(level)]
 
     def value(self, u: Tensor, e: Sequence[Tensor]) -> Tensor:
-        t = h = self.input(u.contiguous(memory_format=torch.channels_last))
-        y, _ = self.start(h)
-        phi, vectors = [], iter(e)
-        for depth, level in enumerate(self.levels):
-            if depth:
-                h, y, t = (F.avg_pool2d(x, 2) for x in (h, y, t))
-            for block in _blocks(level):
-                h, y, _ = block(h, y, next(vectors))
-                phi.append(block.readout(y, t))
-        return torch.stack(phi).sum(0)
+        return self._ascend(u, e)[0]
 
     def pull(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        phi, levels, first = self._ascend(u, e)
+        to_h, to_y, to_t = (torch.zeros_like(x) for x in (levels[-1].h, levels[-1].h, levels[-1].t))
+        to_e = []
+        for level in reversed(levels):
+            if level is not levels[-1]:
+                to_h, to_y, to_t = map(_unpool, (to_h, to_y, to_t))
+            for block, saved, weighted in reversed(level.passed):
+                to_y = to_y + block.readout.pullback(level.t, weighted)
+                to_h, to_y, to_vector = block.pullback(to_h, to_y, saved)
+                to_e.append(to_vector)
+            to_t = to_t + level.to_t
+        to_h = to_h + self.start.pullback(to_y, first)
+        return phi, self.input.pullback(to_h + to_t), to_e[::-1]
+
+    def _ascend(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, list["_Passed"], Saved]:
+        """φ, what every level keeps for the reverse pass, and what the first norm does."""
         t = h = self.input(u.contiguous(memory_format=torch.channels_last))
         y, first = self.start(h)
-        phi, vectors = [], iter(e)
-        passed = []
-        for depth, level in enumerate(self.levels):
+        phi, levels, vectors = [], [], iter(e)
+        for depth, blocks in enumerate(self.levels):
             if depth:
                 h, y, t = (F.avg_pool2d(x, 2) for x in (h, y, t))
-            of_level, to_t = [], None
-            for block in _blocks(level):
+            passed, to_t = [], torch.zeros_like(t)
+            for block in _blocks(blocks):
                 h, y, saved = block(h, y, next(vectors))
-                memory, read, to_y = block.readout.pull(y, t)
+                memory, read, weighted = block.readout(y)
                 phi.append(memory)
-                to_t = _sum(to_t, read)
-                of_level.append((block, saved, to_y))
-            assert to_t is not None
+                to_t = to_t + read
+                passed.append((block, saved, weighted))
             phi.append(_dot(to_t, t))
-            passed.append((of_level, to_t))
-        to_h: Tensor | None = None
-        to_next: Tensor | None = None
-        to_t_below: Tensor | None = None
-        to_e: list[Tensor] = []
-        for of_level, to_t in reversed(passed):
-            if to_h is not None:
-                to_h, to_next, to_t_below = map(_unpool, (to_h, to_next, to_t_below))
-            for block, saved, to_y in reversed(of_level):
-                to_h, to_next, to_vector = block.pullback(to_h, _sum(to_next, to_y), saved)
-                to_e.append(to_vector)
-            to_t_below = _sum(to_t_below, to_t)
-        assert to_h is not None
-        to_h = to_h + self.start.pullback(to_next, first)
-        return torch.stack(phi).sum(0), self.input.pullback(to_h + to_t_below), to_e[::-1]
+            levels.append(_Passed(h, t, to_t, passed))
+        return torch.stack(phi).sum(0), levels, first
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """A level on the way up: its last state h, its t, ∂φ/∂t, and each block with what it keeps and
+    its weighted state w y."""
+
+    h: Tensor
+    t: Tensor
+    to_t: Tensor
+    passed: list[tuple["_Block", Any, Tensor]]
 
 
 class _Conv(nn.Conv2d):
@@ -178,12 +186,10 @@ class _Block(nn.Module):
         y, normed = self.norm(h)
         return h, y, (saved, attended, normed)
 
-    def pullback(
-        self, to_h: Tensor | None, to_y: Tensor, saved: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The cotangents of h, y and e from those of h' (``None``: zero) and y'."""
+    def pullback(self, to_h: Tensor, to_y: Tensor, saved: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """The cotangents of h, y and e from those of h' and y'."""
         inner, attended, normed = saved
-        grad = _sum(to_h, self.norm.pullback(to_y, normed))
+        grad = to_h + self.norm.pullback(to_y, normed)
         if self.attention is not None:
             z, r, kept = attended
             tokens = grad.flatten(2).mT
@@ -203,14 +209,14 @@ class _Readout(nn.Module):
         nn.init.normal_(self.inner.weight, std=0.1 * width**-0.5)
         self.memory = nn.Parameter(0.02 * torch.randn(width, 1, 1))
 
-    def forward(self, y: Tensor, t: Tensor) -> Tensor:
-        return _dot(self.inner(y), t) + _dot(self.memory * y, y)
-
-    def pull(self, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """⟨w, y²⟩, the cotangent W y of t, and that of y."""
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """⟨w, y²⟩, the cotangent W y of t, and w y."""
         weighted = self.memory * y
-        to_y = torch.add(self.inner.pullback(t), weighted, alpha=2)
-        return _dot(weighted, y), self.inner(y), to_y
+        return _dot(weighted, y), self.inner(y), weighted
+
+    def pullback(self, t: Tensor, weighted: Tensor) -> Tensor:
+        """The cotangent of y."""
+        return torch.add(self.inner.pullback(t), weighted, alpha=2)
 
 
 def _attention(width: int, head_width: int) -> Attention:
@@ -228,11 +234,6 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).flatten(1).sum(1, dtype=torch.promote_types(a.dtype, torch.float32))
 
 
-def _sum(a: Tensor | None, b: Tensor) -> Tensor:
-    """Of cotangents, where None is zero."""
-    return b if a is None else a + b
-
-
 def _unpool(grad: Tensor) -> Tensor:
     """The transpose of an average pool over 2 × 2."""
-    return 0.25 * F.interpolate(grad, scale_factor=2.0, mode="nearest")
+    return F.interpolate(0.25 * grad, scale_factor=2.0, mode="nearest")

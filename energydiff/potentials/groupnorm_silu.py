@@ -12,7 +12,7 @@ y = a s, the pullback of a cotangent ∂y is
 with means over one group of one sample and sums over one channel. P is symmetric, so the pullback
 of the pullback applies P again and differentiates r and n. Everything is a sum of whole maps, each
 times one number per channel: no map is made that a pass over another could carry along, and maps
-may lie in memory with channels first or last. silu' = s + y (1 − s) and silu'' = s + silu' (1 − 2 s).
+may lie in memory with channels first or last. silu' = s + y (1 − s), silu'' = s + silu' (1 − 2 s).
 """
 
 from typing import Any
@@ -151,9 +151,7 @@ class _Pullback(torch.autograd.Function):
         sum_v = _sum(v)
         v1, v2 = group_mean(sum_v), group_mean(_sum_normal(v, sum_v, x, mean, r))
         on_n = v_scale - r * v2 * scale
-        t = combined(
-            v_shift - r * v1 * scale - r * mean * on_n, (v, r * scale), (x, r * on_n)
-        )
+        t = combined(v_shift - r * v1 * scale - r * mean * on_n, (v, r * scale), (x, r * on_n))
         # silu'' carries t to a, and from there to x, g and b.
         curved = torch.addcmul(s + slope, s, slope, value=-2).mul_(grad).mul_(t)
         to_grad = t.mul_(slope)

@@ -15,6 +15,7 @@ from energydiff.errors import UserError
 from energydiff.potentials import (
     MLP,
     EnergyTransformer,
+    EnergyUNet,
     InputConvex,
     Network,
     PublishedEnergyTransformer,
@@ -49,6 +50,9 @@ BACKBONES: dict[str, Callable[[int], Network]] = {
     ),
 }
 SCALARS: dict[str, Callable[[int], Network]] = {
+    "energy-unet": lambda classes: EnergyUNet(
+        (3, 4, 2), 8, (1, 2), 1, attention_resolutions=(2,), head_width=8, num_classes=classes
+    ),
     "energy-transformer": lambda classes: EnergyTransformer(
         (1, 4, 4), width=8, heads=2, num_classes=classes
     ),

@@ -15,6 +15,7 @@ from energydiff.potentials import (
     MLP,
     Backbone,
     EnergyTransformer,
+    EnergyUNet,
     InputConvex,
     PublishedEnergyTransformer,
     ScalarNetwork,
@@ -34,6 +35,7 @@ OURS = {
     "PublishedEnergyTransformer": lambda: PublishedEnergyTransformer(
         SHAPE, width=16, depth=1, heads=2
     ),
+    "EnergyUNet": lambda: EnergyUNet(SHAPE, 8, (1, 2), 1, (2,), 4),
     "InputConvex": lambda: InputConvex(SHAPE, width=16, depth=2),
 }
 

@@ -1,4 +1,4 @@
-"""Scalar networks on tokens: their written-out gradients, and what they refuse."""
+"""Scalar networks: their written-out gradients, and what they refuse."""
 
 import itertools
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from energydiff.denoisers import build_denoiser
 from energydiff.errors import UserError
 from energydiff.potentials import (
     EnergyTransformer,
+    EnergyUNet,
     PublishedEnergyTransformer,
     ScalarNetwork,
     TokenNetwork,
@@ -37,6 +38,19 @@ DESIGNS: dict[str, Callable[[], ScalarNetwork]] = {
         **SMALL,
     )
     for activation, self_excluded in (("relu2", False), ("softmax", True))
+}
+DESIGNS |= {
+    f"unet-{blocks}-{name}": partial(
+        EnergyUNet,
+        (2, 6, 4),
+        channels=8,
+        multipliers=(1, 2),
+        blocks=blocks,
+        attention_resolutions=attention,
+        head_width=8,
+        num_classes=3,
+    )
+    for blocks, name, attention in ((1, "plain", ()), (2, "attention", (3,)))
 }
 every_design = pytest.mark.parametrize("design", DESIGNS)
 
@@ -110,6 +124,15 @@ def test_under_inference_mode_the_gradient_is_the_same() -> None:
     [
         (lambda: EnergyTransformer((12,)), "EnergyTransformer takes images"),
         (lambda: TokenNetwork((1, 6, 8), patch_size=4), "image size 6"),
+        (lambda: EnergyUNet((12,)), "EnergyUNet takes images"),
+        (
+            lambda: EnergyUNet((1, 8, 6)),
+            r"image size 6 must be divisible by 2\^\(levels - 1\) of 3",
+        ),
+        (
+            lambda: EnergyUNet((1, 8, 8), 48, attention_resolutions=(8,)),
+            "channels 48 must be divisible by head_width 32",
+        ),
         (lambda: EnergyTransformer((1, 8, 8), trunk=["mlp"]), "no block 'mlp'"),
         (lambda: EnergyTransformer((1, 8, 8), readout=[]), "choose some of attention, memory"),
         (lambda: EnergyTransformer((1, 8, 8), readout=["sum"]), r"readout is \['sum'\]"),
