@@ -45,7 +45,7 @@ class DiffusionData(pl.LightningDataModule):
             raise UserError(f"data.batch_size is {batch_size}; it must be at least 1.")
         splits = source.open()
         self.train_source, self.held_out_source = splits
-        self.understood = understood(splits)
+        self.understood, self._told = understood(splits), False
         self.shape = self.train_source.shape
         self.normalization = self.train_source.normalization
         self.classes = self.train_source.classes
@@ -82,8 +82,10 @@ class DiffusionData(pl.LightningDataModule):
         return round(rms, 6)
 
     def prepare_data(self) -> None:
-        """Says, on the first rank, what was understood of the data."""
-        rank_zero_info(self.understood)
+        """Says once, on the first rank, what was understood of the data."""
+        if not self._told:
+            rank_zero_info(self.understood)
+            self._told = True
 
     def train_dataloader(self) -> DataLoader[Item]:
         assert self.trainer is not None
