@@ -101,10 +101,13 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # or mean and r get cotangents of zeros
         ctx.save_for_backward(inputs[0], *output)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, None]:  # type: ignore[override]
+        if grad is None:
+            return None, None
         return _NormaliseBackward.apply(grad, *ctx.saved_tensors), None
 
 
@@ -147,10 +150,13 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # or A gets a cotangent of N × N zeros
         ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if grad is None:
+            return None, None, None
         return _AttendBackward.apply(grad, *ctx.saved_tensors)[:3]
 
 
@@ -168,14 +174,20 @@ class _AttendBackward(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[3:])
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *output[3:])
 
     @staticmethod
     @last_derivative
     @_one_precision
-    def backward(ctx: Any, to_q: Tensor, to_k: Tensor, to_v: Tensor, *_: Any) -> Any:  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        ctx: Any, to_q: Tensor | None, to_k: Tensor | None, to_v: Tensor | None, *_: Any
+    ) -> Any:
         """Cotangents of (∂Q, ∂K, ∂V) to those of (∂Y, Q, K, V)."""
         grad, q, k, v, a, grad_a, grad_s = ctx.saved_tensors
+        to_q = torch.zeros_like(q) if to_q is None else to_q
+        to_k = torch.zeros_like(k) if to_k is None else to_k
+        to_v = torch.zeros_like(v) if to_v is None else to_v
         scale = q.shape[-1] ** -0.5
 
         # t is the cotangent of ∂S, w that of ∂A at fixed A.

@@ -20,10 +20,8 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, halflife_images: int = 500_000, warmup_ratio: float = 0.05) -> None:
-        super().__init__(use_buffers=False, multi_avg_fn=self._average)
+        super().__init__(use_buffers=False)
         self.halflife_images, self.warmup_ratio = halflife_images, warmup_ratio
-        self._images = 0
-        self._images_per_step = 0
 
     def averaged(self, module: DiffusionModule) -> DiffusionModule:
         """The module with averaged weights; the given one outside ``fit``."""
@@ -36,10 +34,26 @@ class EMA(WeightAveraging):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        assert isinstance(pl_module, StreamModule)
-        self._images_per_step = pl_module.batch_size
-        self._images = trainer.global_step * pl_module.batch_size
-        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
+        """One ``lerp`` of all weights, without asking the device how many averages there were."""
+        assert isinstance(pl_module, StreamModule) and self._average_model is not None
+        step = trainer.global_step
+        if step <= self._latest_update_step:
+            return
+        self._latest_update_step = step
+        averaged = self._average_model.module
+        mine: list[Tensor] = [*averaged.parameters()]
+        theirs: list[Tensor] = [*pl_module.parameters()]
+        with torch.no_grad():
+            if step == 1:
+                torch._foreach_copy_(mine, theirs)
+            else:
+                images = pl_module.batch_size * step
+                halflife = min(self.halflife_images, self.warmup_ratio * images)
+                keep = 0.5 ** (pl_module.batch_size / max(halflife, 1e-8))
+                torch._foreach_lerp_(mine, theirs, 1 - keep)
+            for buffer, current in zip(averaged.buffers(), pl_module.buffers(), strict=True):
+                buffer.copy_(current)
+            self._average_model.n_averaged += 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Not yet: a checkpoint saved when training ends must still hold the weights themselves."""
@@ -47,9 +61,3 @@ class EMA(WeightAveraging):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After ``fit`` the module holds the averaged weights."""
         super().on_train_end(trainer, pl_module)
-
-    @torch.no_grad()
-    def _average(self, averaged: list[Tensor], current: list[Tensor], _: Any) -> None:
-        halflife = min(self.halflife_images, self.warmup_ratio * self._images)
-        keep = 0.5 ** (self._images_per_step / max(halflife, 1e-8))
-        torch._foreach_lerp_(averaged, current, 1 - keep)

@@ -1,5 +1,6 @@
-"""Stops a diverging run before its weights are touched."""
+"""Stops a diverging run before its weights are touched, and makes no host wait for a device."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,16 +16,40 @@ class NonFiniteError(UserError):
     """A loss or gradient is NaN or infinite; the weights are those of the step before."""
 
 
+@dataclass(frozen=True)
+class _Step:
+    """What tells whether a step was good, and what to say if not.
+
+    Attributes:
+        bad: one number where training runs, above 0 if it was not, on any rank.
+        seen: a copy of it that the host may look at once ``ready``.
+    """
+
+    number: int
+    bad: Tensor
+    seen: Tensor
+    ready: Any
+    losses: Tensor
+    norm: Tensor
+    indices: Tensor
+
+
 class NonFiniteGuard(Callback):
-    """Raises on every rank if any rank's loss or gradient norm is not finite."""
+    """Raises on every rank if any rank's loss or gradient norm is not finite.
+
+    On a device the optimizer is handed the verdict and leaves its weights alone; the host reads it
+    when the next step begins, or a checkpoint is to be written.
+    """
 
     def __init__(self) -> None:
         # Losses and sample indices of each batch accumulated since the last step.
         self._seen: list[tuple[Tensor, Tensor]] = []
+        self._last: _Step | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        self._look(trainer)
         self._indices = batch["index"]
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -34,21 +59,62 @@ class NonFiniteGuard(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
+        assert isinstance(pl_module, StreamModule)
         losses, indices = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
         self._seen.clear()
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        bad = ~torch.isfinite(losses)
-        mine = bool(bad.any()) or not bool(torch.isfinite(norm))
-        if trainer.strategy.reduce_boolean_decision(not mine, all=True):
+        norm = pl_module.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        bad = (~(torch.isfinite(losses).all() & torch.isfinite(norm))).float()
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
+        seen, ready = _to_host(bad)
+        self._last = _Step(trainer.global_step, bad, seen, ready, losses, norm, indices)
+        if ready is None or not skips_bad_steps(optimizer):
+            self._look(trainer)
+        else:
+            optimizer.found_inf = bad  # type: ignore[attr-defined]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._look(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look(trainer)
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        """Raises if the last step was bad."""
+        step, self._last = self._last, None
+        if step is None:
+            return
+        if step.ready is not None:
+            step.ready.synchronize()
+        if not step.seen.item():
             return
         # One rank's bad loss spoils the averaged gradient of all, so say whose loss it was.
-        report = (trainer.global_rank, indices[bad].tolist(), float(norm), indices.tolist())
+        culprits = step.indices[~torch.isfinite(step.losses)].tolist()
+        report = (trainer.global_rank, culprits, float(step.norm), step.indices.tolist())
         reports = [report]
         if trainer.world_size > 1:
             reports = [report] * trainer.world_size
             torch.distributed.all_gather_object(reports, report)
-        raise NonFiniteError(_sentence(trainer.global_step, reports))
+        raise NonFiniteError(_sentence(step.number, reports))
+
+
+def skips_bad_steps(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its kernels read ``found_inf`` themselves, as the fused ones do."""
+    return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def _to_host(number: Tensor) -> tuple[Tensor, Any]:
+    """A copy for the host, and the event that says it is there; ``None`` where it is already."""
+    if number.device.type == "cpu":
+        return number, None
+    seen = torch.empty_like(number, device="cpu", pin_memory=True)
+    seen.copy_(number, non_blocking=True)
+    ready = torch.Event(number.device.type)
+    ready.record()
+    return seen, ready
 
 
 def _sentence(step: int, reports: list[tuple[int, list[int], float, list[int]]]) -> str:

@@ -28,6 +28,7 @@ class StreamModule(pl.LightningModule, ABC):
     Attributes:
         classes: class names, in label order; empty where labels have no part.
         losses: per image of the last batch, for the non-finite guard.
+        gradient_norm: of the step at hand, before clipping; what the guard has measured of it.
         config: the resolved configuration of the run.
     """
 
@@ -63,6 +64,7 @@ class StreamModule(pl.LightningModule, ABC):
         logged = ("loss", *parts) if len(parts) > 1 else ("loss",)
         self.held_out = torch.nn.ModuleDict({name: MeanMetric() for name in logged})
         self.losses: Tensor | None = None
+        self.gradient_norm: Tensor | None = None
         self.config: dict[str, Any] = {}
 
     def images_after(self, steps: int) -> int:
@@ -112,9 +114,30 @@ class StreamModule(pl.LightningModule, ABC):
             lr=self.learning_rate,
             betas=self.betas,
             weight_decay=self.weight_decay,
+            fused=self._fused,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    @property
+    def _fused(self) -> bool:
+        """Whether one kernel takes the optimizer's step, as devices have it."""
+        return next(self.parameters()).device.type in ("cuda", "mps", "xpu")
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the norm that the guard has measured, where it has."""
+        norm, self.gradient_norm = self.gradient_norm, None
+        if norm is None or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+        else:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
 
     def _learning_rate_factor(self, step: int) -> float:
         images = step * self.batch_size
@@ -124,7 +147,8 @@ class StreamModule(pl.LightningModule, ABC):
         return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, images / self.total_images)))
 
     def on_train_start(self) -> None:
-        """The configured rate, betas and decay hold where a checkpoint has brought its own."""
+        """The configured rate, betas and decay hold where a checkpoint has brought its own, and the
+        kernels are those of this device."""
         (scheduler,) = (config.scheduler for config in self.trainer.lr_scheduler_configs)
         assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
         rate = self.learning_rate * self._learning_rate_factor(scheduler.last_epoch)
@@ -134,7 +158,11 @@ class StreamModule(pl.LightningModule, ABC):
                 "initial_lr": self.learning_rate,
                 "betas": self.betas,
                 "weight_decay": self.weight_decay,
+                "fused": self._fused,
             }
+        for parameter, state in scheduler.optimizer.state.items():  # of a run on another device
+            if "step" in state:
+                state["step"] = state["step"].to(parameter.device if self._fused else "cpu")
         scheduler.base_lrs = [self.learning_rate for _ in scheduler.base_lrs]
         scheduler._last_lr = [rate for _ in scheduler.base_lrs]
 

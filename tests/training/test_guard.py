@@ -1,5 +1,6 @@
 """A value that is not finite stops training before it reaches the weights, and is named."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from energydiff.training import DiffusionData, DiffusionModule
+from energydiff.training import DiffusionData, DiffusionModule, guard
 from energydiff.training.guard import NonFiniteError, NonFiniteGuard
 
 STEP, ROW = 2, 3
@@ -97,3 +98,49 @@ def test_a_healthy_run_is_left_alone(make_trainer, module, data) -> None:
     trainer = make_trainer(max_steps=3, callbacks=[NonFiniteGuard()])
     trainer.fit(module, data)
     assert trainer.global_step == 3
+
+
+class Late(NonFiniteGuard):
+    """As on a device: the verdict of a step is there when the next one begins."""
+
+    def on_before_optimizer_step(self, trainer, module, optimizer: torch.optim.Optimizer) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(guard, "_to_host", lambda bad: (bad, Arrived()))
+            super().on_before_optimizer_step(trainer, module, optimizer)
+
+
+class Arrived:
+    def synchronize(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["in mid-run", "in the last step"])
+@pytest.mark.parametrize("plant", [poison_image(torch.nan), poison_weight, poison_gradient])
+def test_a_device_is_not_waited_for_and_the_weights_stay(
+    plant, last: bool, make_trainer, module: DiffusionModule, data: DiffusionData, monkeypatch
+) -> None:
+    """The fused optimizer honours the flag; the host raises one step later, or at the end."""
+    monkeypatch.setattr(DiffusionModule, "_fused", True)
+    planted = Planted(plant)
+    steps = STEP + 1 if last else STEP + 3
+    trainer = make_trainer(max_steps=steps, callbacks=[planted, Late()])
+    with pytest.raises(NonFiniteError, match=f"before step {STEP}: not finite on rank 0"):
+        trainer.fit(module, data)
+    assert trainer.global_step == STEP + 1  # taken, without effect
+    assert all(torch.equal(p, planted.weights[n]) for n, p in module.named_parameters())
+
+
+def test_the_norm_is_measured_once_and_clips_as_lightning_does(
+    make_trainer, module: DiffusionModule, data: DiffusionData, monkeypatch
+) -> None:
+    start, weights, measured = copy.deepcopy(module.state_dict()), [], []
+    norm = torch.nn.utils.get_total_norm
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda *a: measured.append(1) or norm(*a))
+    for callbacks in ([], [NonFiniteGuard()]):
+        module.load_state_dict(start)
+        trainer = make_trainer(max_steps=3, callbacks=callbacks, gradient_clip_val=1e-3)
+        trainer.fit(module, data)
+        weights.append([p.detach().clone() for p in module.parameters()])
+    assert len(measured) == 3
+    for one, other in zip(*weights, strict=True):
+        assert torch.equal(one, other)
