@@ -13,14 +13,37 @@ from torch import Tensor
 
 
 @contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """A scope without autocast in which float32 products are float32, whatever the settings are.
+
+    PyTorch's default for convolutions on recent GPUs is TF32, of 10 bits: a certificate of an
+    energy computed so would be void.
+    """
+    backends: Any = torch.backends
+    parts = (
+        *(backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul),
+        *(backends.mkldnn.conv, backends.mkldnn.matmul),
+    )
+    before = [part.fp32_precision for part in parts]
+    try:
+        for part in parts:
+            part.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for part, precision in zip(parts, before, strict=True):
+            part.fp32_precision = precision
+
+
+@contextmanager
 def differentiable(device: torch.device, *, graph: bool = True, autocast: bool) -> Iterator[None]:
     """A scope in which derivatives can be taken.
 
     Args:
         graph: whether gradients are enabled inside.
-        autocast: leave autocast as the caller has it; otherwise it is off.
+        autocast: leave precision as the caller has it; otherwise it is full.
     """
-    precision = nullcontext() if autocast else torch.autocast(device.type, enabled=False)
+    precision = nullcontext() if autocast else full_precision(device)
     with torch.inference_mode(False), torch.set_grad_enabled(graph), precision:
         yield
 

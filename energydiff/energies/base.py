@@ -21,7 +21,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from energydiff.derivatives import differentiable, ordinary, value_and_derivatives
+from energydiff.derivatives import (
+    differentiable,
+    full_precision,
+    ordinary,
+    value_and_derivatives,
+)
 from energydiff.energies.noise_range import NoiseRange
 from energydiff.errors import NoEnergyError, UserError
 from energydiff.registry import Configured, build, describe, find
@@ -134,15 +139,15 @@ class Energy(Denoiser):
         """E(x, σ) in nats, (B,), of checked arguments: ``sigma`` is (B,), like ``x`` else."""
 
     def __call__(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
-        """:meth:`forward`, in float32 or wider unless training.
+        """:meth:`forward`, in full float32 or wider unless training.
 
         Energies, traces and line searches need it: a bfloat16 value is off by half a nat where a
-        step changes E by two.
+        step changes E by two, one of TF32 by a tenth.
         """
         self.check(x, label)
         if self.training:
             return super().__call__(x, sigma_vector(sigma, x), label)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             x = at_least_float32(x)
             return super().__call__(x, sigma_vector(sigma, x), label)
 
@@ -238,14 +243,14 @@ class Energy(Denoiser):
 
     def energy_to_free_energy(self, energy: Tensor, sigma: Sigma) -> Tensor:
         """V from an energy already evaluated at the same point; (B,) to (B,)."""
-        sigma = torch.as_tensor(sigma, dtype=energy.dtype, device=energy.device)
+        sigma = like(sigma, energy)
         constant = 0.5 * self.densities * self.dim
         return sigma**2 * (energy - constant * torch.log(2 * math.pi * sigma**2))
 
     def free_energy_slope(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """∂V/∂σ = (2V + σ²(∂E/∂log σ − n d))/σ at fixed x, (B,), units of x; ≥ 0 if ``exact``."""
         energy, _, slope = self.value_and_grads(x, sigma, label)
-        sigma = torch.as_tensor(ordinary(sigma), dtype=energy.dtype, device=energy.device)
+        sigma = like(ordinary(sigma), energy)
         free_energy = self.energy_to_free_energy(energy, sigma)
         return 2 * free_energy / sigma + sigma * (slope - self.densities * self.dim)
 
@@ -341,12 +346,22 @@ def sigma_vector(sigma: Sigma, x: Tensor) -> Tensor:
     if not positive:
         wrong = sigma[~(sigma > 0)][0].item() if isinstance(sigma, Tensor) else sigma
         raise UserError(f"sigma must be positive, got {wrong}: energies exist only for noisy data.")
-    return torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(x.shape[0])
+    return like(sigma, x).expand(x.shape[0])
+
+
+def like(value: Sigma, x: Tensor) -> Tensor:
+    """A number or a tensor, of x's dtype and device.
+
+    A number is filled in there: a copy from the host would make it wait for the device.
+    """
+    if isinstance(value, Tensor):
+        return value.to(x)
+    return torch.full((), value, dtype=x.dtype, device=x.device)
 
 
 def per_sample(values: Sigma, x: Tensor) -> Tensor:
     """A scalar or (B,) quantity shaped (B, 1, …) so that it multiplies samples like ``x``."""
-    values = torch.as_tensor(values, dtype=x.dtype, device=x.device)
+    values = like(values, x)
     return values if values.ndim == 0 else values.view(-1, *[1] * (x.ndim - 1))
 
 

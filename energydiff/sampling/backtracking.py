@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import per_sample
+from energydiff.energies.base import like, per_sample
 
 TRIES = 30  # of a step, after which a sample stays where it is
 
@@ -56,7 +56,7 @@ def backtrack(
         retry: the second η in units of the first; every later one is half the one before.
         tries: after so many in vain a sample stays where it is.
     """
-    step = torch.as_tensor(step, dtype=value.dtype).to(value).expand_as(value).clone()
+    step = like(step, value).expand_as(value).clone()
     moved = (x - per_sample(step, x) * downhill) if proposal is None else proposal.clone()
     start, value = value, value.clone()
     refused = torch.zeros_like(value, dtype=torch.int64)

@@ -45,6 +45,7 @@ class Certificate:
         tolerance: largest rounding allowance used, squared units of x; V's terms grow with σ², and
             ``tolerance_sigma`` is the noise at the start of that step.
         final_tolerance: the same of the last step.
+        precision: that V was computed in; float32 is full float32, never TF32.
     """
 
     holds: bool | None
@@ -68,6 +69,7 @@ class Certificate:
     tolerance: float
     tolerance_sigma: float
     final_tolerance: float
+    precision: str = "float32"
 
     def __str__(self) -> str:
         return f"The certificate {words.sentences(self)}"
@@ -121,6 +123,7 @@ def certify(trace: Trace | None) -> Certificate:
         tolerance=float(tolerance.max()),
         tolerance_sigma=float(trace.sigma[tolerance.amax(1).argmax()]),
         final_tolerance=float(tolerance[-1].max()),
+        precision=str(trace.energy.dtype).removeprefix("torch."),
     )
 
 

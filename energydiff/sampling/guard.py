@@ -23,7 +23,7 @@ Armijo's condition with backtracking: Nocedal & Wright 2006, §3.1.
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Denoiser, per_sample
+from energydiff.energies.base import Denoiser, like, per_sample
 from energydiff.errors import UserError
 from energydiff.sampling.backtracking import backtrack
 from energydiff.sampling.certificate import allowance
@@ -136,7 +136,7 @@ def checked_share(c: float) -> float:
 
 def _required(here: Point, step: float | Tensor, c: float) -> Tensor:
     """The highest V that a step of η may lead to, (B,); Armijo's own ½η‖∇V‖² for η beyond 1."""
-    step = torch.as_tensor(step, dtype=here.free_energy.dtype).to(here.free_energy)
+    step = like(step, here.free_energy)
     share = step * (1 - step / 2).clamp(min=0.5)
     return here.free_energy - c * share * _squared_norm(here.residual) + allowance(here)
 

@@ -83,6 +83,7 @@ def counts(certificate: "Certificate") -> list[tuple[str, str]]:
         ("allowed for rounding, at most", number(c.tolerance)),
         ("at σ", number(c.tolerance_sigma)),
         ("allowed for rounding in the last step", number(c.final_tolerance)),
+        ("computed in", c.precision),
         ("a pass of the descent part is", CLAIMS[c.descent_claim]),
         ("a pass of the landscape part is", CLAIMS[c.landscape_claim]),
     ]

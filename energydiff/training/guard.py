@@ -37,7 +37,7 @@ class _Step:
 class NonFiniteGuard(Callback):
     """Raises on every rank if any rank's loss or gradient norm is not finite.
 
-    On a device the optimizer is handed the verdict and leaves its weights alone; the host reads it
+    On a GPU the optimizer is handed the verdict and leaves its weights alone; the host reads it
     when the next step begins, or a checkpoint is to be written.
     """
 
@@ -107,12 +107,12 @@ def skips_bad_steps(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _to_host(number: Tensor) -> tuple[Tensor, Any]:
-    """A copy for the host, and the event that says it is there; ``None`` where it is already."""
-    if number.device.type == "cpu":
+    """A copy for the host, and the event that says it is there; ``None`` where reading waits."""
+    if number.device.type != "cuda":
         return number, None
     seen = torch.empty_like(number, device="cpu", pin_memory=True)
     seen.copy_(number, non_blocking=True)
-    ready = torch.Event(number.device.type)
+    ready = torch.cuda.Event()
     ready.record()
     return seen, ready
 

@@ -9,7 +9,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
 
-from energydiff.training.stream_module import StreamModule
+from energydiff.training.stream_module import StreamModule, is_logged
+
+SECONDS_BETWEEN_READINGS = 0.5
 
 
 def progress_bar() -> ProgressBar:
@@ -17,8 +19,21 @@ def progress_bar() -> ProgressBar:
     return ImageBar() if sys.stdout.isatty() else PlainProgress()
 
 
+def read_metrics(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+    """What a bar shows: of training, and of the last validation."""
+    assert isinstance(pl_module, StreamModule)
+    shown = {name: float(value) for name, value in pl_module.shown.items()}
+    validated = trainer.progress_bar_metrics
+    return shown | {name: value for name, value in validated.items() if name != "v_num"}
+
+
 class ImageBar(RichProgressBar):
     """Lightning's rich bar over the images of the whole run, which has no epochs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read = -float("inf")
+        self._metrics: dict[str, Any] = {}
 
     @property
     def total_train_batches(self) -> int | float:
@@ -40,9 +55,11 @@ class ImageBar(RichProgressBar):
         return "Training"
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
+        """Read now and then: a number that is read makes the host wait for the device."""
+        now = time.monotonic()
+        if now - self._read > SECONDS_BETWEEN_READINGS:
+            self._read, self._metrics = now, read_metrics(trainer, pl_module)
+        return dict(self._metrics)
 
 
 class PlainProgress(ProgressBar):
@@ -70,10 +87,8 @@ class PlainProgress(ProgressBar):
         if not self._enabled or (time.monotonic() - self._last < self.every_seconds and not done):
             return
         self._last = time.monotonic()
-        values = trainer.progress_bar_metrics
-        shown = "  ".join(
-            f"{name} {value:.4g}" for name, value in values.items() if name != "v_num"
-        )
+        values = read_metrics(trainer, pl_module)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         assert isinstance(pl_module, StreamModule)
         images, total = map(pl_module.images_after, (trainer.global_step, trainer.max_steps))
         taken = max(trainer.global_step - self._first, 1)
@@ -94,11 +109,15 @@ class Throughput(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         assert isinstance(pl_module, StreamModule)
-        pl_module.log("step", float(pl_module.images_after(trainer.global_step)))
+        logged = is_logged(trainer, trainer.global_step)
+        if logged:
+            pl_module.log("step", float(pl_module.images_after(trainer.global_step)))
         now = time.monotonic()
         if self._last is not None:
             images = pl_module.batch_size / trainer.accumulate_grad_batches
             rate = images / max(now - self._last, 1e-9)
             self._rate = rate if self._rate is None else self._rate + 0.05 * (rate - self._rate)
-            pl_module.log("images_per_second", self._rate, prog_bar=True)
+            pl_module.shown["images_per_second"] = self._rate
+            if logged:
+                pl_module.log("images_per_second", self._rate)
         self._last = now

@@ -28,6 +28,7 @@ class StreamModule(pl.LightningModule, ABC):
     Attributes:
         classes: class names, in label order; empty where labels have no part.
         losses: per image of the last batch, for the non-finite guard.
+        shown: what a progress bar may read when it draws, by name.
         gradient_norm: of the step at hand, before clipping; what the guard has measured of it.
         config: the resolved configuration of the run.
     """
@@ -64,6 +65,7 @@ class StreamModule(pl.LightningModule, ABC):
         logged = ("loss", *parts) if len(parts) > 1 else ("loss",)
         self.held_out = torch.nn.ModuleDict({name: MeanMetric() for name in logged})
         self.losses: Tensor | None = None
+        self.shown: dict[str, Tensor | float] = {}
         self.gradient_norm: Tensor | None = None
         self.config: dict[str, Any] = {}
 
@@ -84,12 +86,23 @@ class StreamModule(pl.LightningModule, ABC):
         """What a checkpoint keeps beside the weights, plain data; ``model`` says of what model."""
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Numbers reach loggers at logged steps alone, where they are those of all ranks: a number
+        that is read or written makes the host wait for a device."""
         values = _with_total(self.loss_parts(batch))
         self.losses = values["loss"].detach()
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        logged = is_logged(self.trainer, self.trainer.global_step + 1)
+        if logged:
+            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         for name in self.held_out:
-            self.log(f"train/{name}", values[name].mean(), prog_bar=name == "loss")
+            mean = values[name].detach().mean()
+            self.log(f"train/{name}", self._over_ranks(mean) if logged else mean)
+        self.shown["train/loss"] = self.losses.mean()
         return values["loss"].mean()
+
+    def _over_ranks(self, mean: Tensor) -> Tensor:
+        gathered = self.all_gather(mean)
+        assert isinstance(gathered, Tensor)
+        return gathered.mean()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self._held_out("val", batch)
@@ -168,6 +181,12 @@ class StreamModule(pl.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.describe()
+
+
+def is_logged(trainer: pl.Trainer, step: int) -> bool:
+    """Whether loggers are told of the optimizer step of this number, from 1."""
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return bool(every) and step % every == 0
 
 
 def _with_total(parts: dict[str, Tensor]) -> dict[str, Tensor]:

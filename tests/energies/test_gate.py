@@ -1,6 +1,6 @@
 """The one gate through which energies are differentiated: the same field in every mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import pytest
@@ -398,3 +398,38 @@ def test_the_slope_of_the_free_energy_is_its_derivative_in_sigma(
     assert_close(slope, difference, rtol=1e-6, atol=1e-6)
     if energy.exact:
         assert bool((slope >= 0).all())
+
+
+@pytest.fixture
+def tensor_float() -> Iterator[None]:
+    """As many a training script sets it; convolutions have it by default."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+class Asked(GaussianMixture):
+    """Notes the precision of products inside."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.zeros(1, *SHAPE), 0.3)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.seen: set[str] = set()
+
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        backends = torch.backends
+        self.seen = {backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision}
+        return self.scale * super().forward(x, sigma, label)
+
+
+@every_method
+@pytest.mark.parametrize("training", [False, True])
+def test_tf32_is_for_training_alone(method: Answer, training: bool, tensor_float: None) -> None:
+    energy = Asked().train(training)
+    x = torch.randn(2, *SHAPE)
+    for ask in (method, lambda e, x, sigma, label: e(x, sigma, label)):
+        ask(energy, x, 0.5, None)
+        assert energy.seen == ({"tf32"} if training else {"ieee"})
+    assert torch.get_float32_matmul_precision() == "high"
+    assert torch.backends.cudnn.allow_tf32

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from energydiff.potentials.groupnorm_silu import groupnorm_silu
 
@@ -127,3 +129,35 @@ def test_mixed_precision_stays_near_full_precision() -> None:
     exact = plain(x, scale, shift, 2, 1e-5)
     rough = groupnorm_silu(x.bfloat16(), scale, shift, 2, 1e-5)
     assert_close(rough.float(), exact, rtol=0.02, atol=0.05)
+
+
+class OneType(TorchDispatchMode):
+    """Refuses what CUDA's kernels refuse: maps and parameters of two floating types."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        found = {t.dtype for t in tree_leaves(args) if isinstance(t, Tensor) and t.ndim}
+        floats = {dtype for dtype in found if dtype.is_floating_point}
+        moves = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+        assert len(floats) < 2 or moves, (func, floats)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_operation_meets_two_types_under_autocast() -> None:
+    x, scale, shift = (part.detach().float() for part in inputs((2, 8, 4, 4)))
+    x, scale = x.bfloat16().requires_grad_(), scale.requires_grad_()
+    with OneType():
+        y = groupnorm_silu(x, scale, shift, 2, 1e-5)
+        first = torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
+        torch.autograd.grad(first.square().sum(), (x, scale))
+    assert y.dtype == first.dtype == torch.bfloat16
+
+
+def test_any_memory_layout_stays_as_it_is() -> None:
+    x, scale, shift = inputs((2, 4, 3, 5))
+    last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = groupnorm_silu(last, scale, shift, 2, 1e-5)
+    (first,) = torch.autograd.grad(found.pow(3).sum(), last)
+    (expected,) = torch.autograd.grad(groupnorm_silu(x, scale, shift, 2, 1e-5).pow(3).sum(), x)
+    assert_close(first, expected, rtol=1e-12, atol=1e-12)
+    for map_ in (found, first):
+        assert map_.is_contiguous(memory_format=torch.channels_last)

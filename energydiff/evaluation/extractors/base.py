@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from energydiff.derivatives import full_precision
 from energydiff.errors import UserError
 
 
@@ -48,10 +49,7 @@ class Extractor(nn.Module, ABC):
                 f" {tuple(images.shape)}."
             )
         device = next(iter(self.state_dict().values())).device
-        with (
-            torch.autocast(device.type, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-        ):
+        with full_precision(device):
             return self.extract(images.to(device)).float()
 
     def features(self, out: Tensor) -> Tensor:
