@@ -90,7 +90,7 @@ def train_both(out: Path, total_images: int | None) -> None:
             time.sleep(2)
             for arm in ARMS:
                 lines = (out / f"{arm}.log").read_text().splitlines()
-                lines = [line for line in lines if line.startswith(("step", "Calibr", "Saved"))]
+                lines = [line for line in lines if line.startswith(("image", "Calibr", "Saved"))]
                 if lines and lines[-1] != told[arm]:
                     told[arm] = lines[-1]
                     print(f"    {arm:8}  {told[arm]}", flush=True)

@@ -108,7 +108,7 @@ class Design:
 DESIGNS = [
     Design("plain, 16 channels", UNet, {"blocks": 1}),
     Design("plain, 12 channels", UNet, {"blocks": 1, "channels": 12}),
-    Design("plain, 20 channels", UNet, {"blocks": 1, "channels": 20}),
+    Design("plain, 20 channels", UNet, {"blocks": 1, "channels": 20, "head_width": 20}),
     Design("plain, 16 channels, 2 blocks", UNet, {"blocks": 2}),
     Design("energy, 2 blocks", EnergyUNet, {"blocks": 2}),
     Design("energy, 1 block", EnergyUNet, {"blocks": 1}),

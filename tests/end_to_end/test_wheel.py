@@ -43,6 +43,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     }
 
 
+@pytest.mark.slow  # CI runs it by itself
 def test_the_installed_command_trains_samples_and_measures_elsewhere(
     wheel: Path, tmp_path: Path
 ) -> None:
