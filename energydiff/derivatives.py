@@ -6,6 +6,7 @@ in no graph: without these a public sampler would return another field, or nothi
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,20 +20,30 @@ def full_precision(device: torch.device) -> Iterator[None]:
     PyTorch's default for convolutions on recent GPUs is TF32, of 10 bits: a certificate of an
     energy computed so would be void.
     """
-    backends: Any = torch.backends
-    parts = (
-        *(backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul),
-        *(backends.mkldnn.conv, backends.mkldnn.matmul),
-    )
-    before = [part.fp32_precision for part in parts]
+    switches = _switches()
     try:
-        for part in parts:
-            part.fp32_precision = "ieee"
+        for _, exact, put in switches:
+            put(exact)
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for part, precision in zip(parts, before, strict=True):
-            part.fp32_precision = precision
+        for before, _, put in switches:
+            put(before)
+
+
+def _switches() -> list[tuple[Any, Any, Callable[[Any], None]]]:
+    """What decides on TF32: its setting now, the exact one, and how to set it."""
+    backends: Any = torch.backends
+    try:
+        matmul = torch.get_float32_matmul_precision()
+        cudnn, put = backends.cudnn.allow_tf32, partial(setattr, backends.cudnn, "allow_tf32")
+        return [(cudnn, False, put), (matmul, "highest", torch.set_float32_matmul_precision)]
+    except RuntimeError:  # the user has chosen by PyTorch's newer settings: they do not mix
+        parts = (
+            *(backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul),
+            *(backends.mkldnn.conv, backends.mkldnn.matmul),
+        )
+        return [(p.fp32_precision, "ieee", partial(setattr, p, "fp32_precision")) for p in parts]
 
 
 @contextmanager

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow  # CI runs it by itself
 def test_another_device() -> None:
     command = [sys.executable, "-m", "pytest", "tests/another_device/checks.py", "-p", "no:xdist"]
     done = subprocess.run(

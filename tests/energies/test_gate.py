@@ -400,36 +400,42 @@ def test_the_slope_of_the_free_energy_is_its_derivative_in_sigma(
         assert bool((slope >= 0).all())
 
 
-@pytest.fixture
-def tensor_float() -> Iterator[None]:
-    """As many a training script sets it; convolutions have it by default."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    yield
-    torch.set_float32_matmul_precision(before)
+@pytest.fixture(params=["older settings", "newer settings"])
+def tensor_float(request: pytest.FixtureRequest) -> Iterator[Callable[[], set[str]]]:
+    """TF32 chosen for all products, as convolutions have it by default; asks for it."""
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    if request.param == "older settings":
+        torch.set_float32_matmul_precision("high")
+    else:
+        conv.fp32_precision = matmul.fp32_precision = "tf32"
+        torch.backends.cudnn.rnn.fp32_precision = "ieee"  # the older question has no answer now
+    yield lambda: {conv.fp32_precision, matmul.fp32_precision}
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("highest")
 
 
-class Asked(GaussianMixture):
+class Asking(GaussianMixture):
     """Notes the precision of products inside."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Callable[[], set[str]]) -> None:
         super().__init__(torch.zeros(1, *SHAPE), 0.3)
         self.scale = torch.nn.Parameter(torch.ones(()))
+        self.ask = ask
         self.seen: set[str] = set()
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        backends = torch.backends
-        self.seen = {backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision}
+        self.seen = self.ask()
         return self.scale * super().forward(x, sigma, label)
 
 
 @every_method
 @pytest.mark.parametrize("training", [False, True])
-def test_tf32_is_for_training_alone(method: Answer, training: bool, tensor_float: None) -> None:
-    energy = Asked().train(training)
+def test_tf32_is_for_training_alone(
+    method: Answer, training: bool, tensor_float: Callable[[], set[str]]
+) -> None:
+    energy = Asking(tensor_float).train(training)
     x = torch.randn(2, *SHAPE)
     for ask in (method, lambda e, x, sigma, label: e(x, sigma, label)):
         ask(energy, x, 0.5, None)
-        assert energy.seen == ({"tf32"} if training else {"ieee"})
-    assert torch.get_float32_matmul_precision() == "high"
-    assert torch.backends.cudnn.allow_tf32
+        assert ("tf32" in energy.seen) is training
+    assert tensor_float() == {"tf32"}
