@@ -28,6 +28,8 @@ from energydiff.potentials.groupnorm_silu import (
 from energydiff.potentials.token_blocks import Attention, rms_norm, rms_norm_pullback
 from energydiff.potentials.unet import groups_of, require_levels
 
+SHARE = 0.5**0.5  # of a sum of two, which keeps its variance
+
 
 class EnergyUNet(ConditionedScalar):
     """The encoder of a U-Net, read out after every block.
@@ -153,7 +155,7 @@ class _NormSiLU(nn.Module):
 
 
 class _Block(nn.Module):
-    """h' = skip h + conv(silu(norm(conv y))), attention where there are heads, y' = silu(norm h').
+    """h' = (skip h + conv(silu(norm(conv y))))/√2, perhaps attention, y' = silu(norm h').
 
     Attributes:
         size: entries of the conditioning vector, the scale and shift of the inner norm.
@@ -176,7 +178,7 @@ class _Block(nn.Module):
         inner, saved = groupnorm_silu_saving(
             self.first(y), 1 + scale, shift, self.groups, self.norm.eps
         )
-        h = (h if self.skip is None else self.skip(h)) + self.second(inner)
+        h = SHARE * ((h if self.skip is None else self.skip(h)) + self.second(inner))
         attended = None
         if self.attention is not None:
             tokens = h.flatten(2).mT
@@ -195,6 +197,7 @@ class _Block(nn.Module):
             tokens = grad.flatten(2).mT
             to_z, _ = self.attention.pullback(tokens, kept)
             grad = (tokens + rms_norm_pullback(to_z, z, r)).mT.reshape(grad.shape)
+        grad = SHARE * grad
         to_first, *to_e = groupnorm_silu_pullback(self.second.pullback(grad), inner)
         through = grad if self.skip is None else self.skip.pullback(grad)
         return through, self.first.pullback(to_first), torch.cat(to_e, 1)
@@ -222,7 +225,9 @@ class _Readout(nn.Module):
 def _attention(width: int, head_width: int) -> Attention:
     head_width = min(head_width, width)
     require_divisible("channels", width, "head_width", head_width)
-    return Attention(width, width // head_width)
+    attention = Attention(width, width // head_width)
+    nn.init.zeros_(attention.project)
+    return attention
 
 
 def _blocks(level: nn.Module) -> list[_Block]:
