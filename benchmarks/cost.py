@@ -129,10 +129,15 @@ def build(case: Case, parametrization: str, device: str, compile: bool = False) 
     if case.energy is not None and parametrization != "unconstrained":
         network, parametrization = case.energy(), "scalar"
     model = build_denoiser(network, SIGMA_DATA, parametrization, compile)
+    return without_zeros(model).to(device)
+
+
+def without_zeros(model: Denoiser) -> Denoiser:
+    """The model with small random weights in the layers that begin at zero, in place."""
     for parameter in model.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)
-    return model.to(device)
+    return model
 
 
 def training_step(model: Denoiser, denoise: Callable[..., Tensor], clean: Tensor) -> Work:

@@ -10,7 +10,6 @@ step and of a denoiser call, in units of one plain block, measured in turn withi
 import argparse
 import json
 import os
-import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,9 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from benchmarks.cost import denoiser_call, training_step
-from benchmarks.runs import train_missing
+from benchmarks.cost import denoiser_call, training_step, without_zeros
+from benchmarks.runs import run_folder, train_missing
 from energydiff import potentials
 from energydiff.data import Idx
 from energydiff.denoisers import build_denoiser
@@ -98,12 +96,6 @@ def main() -> None:
         Console().print(table(rows, len(options.seeds)))
 
 
-def run_folder(out: Path, design: Design, seed: int) -> Path:
-    """Where one design's run with one seed lives."""
-    words = re.findall(r"\w+", design.name)
-    return out / f"{'_'.join(words)}_{seed}"
-
-
 def train_all(options: argparse.Namespace) -> None:
     """Train every design with every seed."""
     runs = {}
@@ -113,7 +105,7 @@ def train_all(options: argparse.Namespace) -> None:
                 "class_path": f"energydiff.potentials.{design.network}",
                 "init_args": {"patch_size": 4, "width": 64} | design.arguments,
             }
-            runs[run_folder(options.out, design, seed)] = [
+            runs[run_folder(options.out, design.name, seed)] = [
                 *("--config", str(CONFIG), "--data.source.root", str(options.root)),
                 *("--seed_everything", str(seed), "--finish.evaluations", "0"),
                 *("--model.parametrization", design.parametrization),
@@ -130,7 +122,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     for design in DESIGNS:
         losses.append([])
         for seed in options.seeds:
-            model = open_model(run_folder(options.out, design, seed))
+            model = open_model(run_folder(options.out, design.name, seed))
             levels = held_out_losses(model.denoiser, held_out, SIGMAS, model.denoiser.sigma_data)
             losses[-1].append(float(levels.mean()))
     steps, calls = (_costs(trains) for trains in (True, False))
@@ -157,10 +149,7 @@ def _built(design: Design) -> Denoiser:
         (1, 28, 28), patch_size=4, width=64, **design.arguments
     )
     model = build_denoiser(network, 0.7, design.parametrization)  # type: ignore[arg-type]
-    for parameter in model.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.02)
-    return model
+    return without_zeros(model)
 
 
 def _costs(trains: bool, images: int = 64, rounds: int = 15) -> list[float]:

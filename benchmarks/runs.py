@@ -1,6 +1,7 @@
 """Trainings by ``energydiff fit``, several at a time; what is trained already is kept."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,12 @@ from pathlib import Path
 
 from energydiff.errors import UserError
 from energydiff.progress import progress
+
+
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """Where the run of a design of this name with one seed lives."""
+    words = re.findall(r"\w+", name)
+    return out / f"{'_'.join(words)}_{seed}"
 
 
 def train_missing(runs: Mapping[Path, Sequence[str]], jobs: int) -> None:

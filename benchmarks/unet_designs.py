@@ -10,7 +10,6 @@ training step and of a call, in units of the first plain U-Net, measured in turn
 import argparse
 import json
 import os
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from benchmarks.cost import denoiser_call, training_step
-from benchmarks.runs import train_missing
+from benchmarks.cost import denoiser_call, training_step, without_zeros
+from benchmarks.runs import run_folder, train_missing
 from energydiff.data import Idx
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser
@@ -136,12 +135,6 @@ def main() -> None:
         Console().print(table(rows, len(options.seeds)))
 
 
-def run_folder(out: Path, design: Design, seed: int) -> Path:
-    """Where one design's run with one seed lives."""
-    words = re.findall(r"\w+", design.name)
-    return out / f"{'_'.join(words)}_{seed}"
-
-
 def train_all(options: argparse.Namespace) -> None:
     """Train every design with every seed, by the denoising loss."""
     runs = {}
@@ -151,7 +144,7 @@ def train_all(options: argparse.Namespace) -> None:
                 "class_path": f"{design.network.__module__}.{design.network.__name__}",
                 "init_args": COMMON | design.arguments,
             }
-            runs[run_folder(options.out, design, seed)] = [
+            runs[run_folder(options.out, design.name, seed)] = [
                 *("--config", str(CONFIG), "--data.source.root", str(options.root)),
                 *("--import", "benchmarks.unet_designs", "--monitor.every_images", "0"),
                 *("--val_every_images", "0"),
@@ -169,7 +162,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     for design in DESIGNS:
         losses.append([])
         for seed in options.seeds:
-            model = open_model(run_folder(options.out, design, seed))
+            model = open_model(run_folder(options.out, design.name, seed))
             levels = held_out_losses(model.denoiser, held_out, SIGMAS, model.denoiser.sigma_data)
             losses[-1].append(float(levels.mean()))
     (steps, step_operations), (calls, call_operations) = (_costs(t) for t in (True, False))
@@ -195,10 +188,7 @@ def _built(design: Design) -> Denoiser:
     model = build_denoiser(
         design.network(SHAPE, **COMMON | design.arguments), 0.7, design.parametrization
     )
-    for parameter in model.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.02)
-    return model
+    return without_zeros(model)
 
 
 def _costs(trains: bool, rounds: int = 15) -> tuple[list[float], list[float]]:
