@@ -7,34 +7,24 @@ trained already is kept), then prints held-out loss beside the processor time of
 step and of a denoiser call, in units of one plain block, measured in turn within one run.
 """
 
-import argparse
 import json
-import os
 import statistics
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cost import denoiser_call, training_step, without_zeros
-from benchmarks.runs import run_folder, train_missing
+from benchmarks.cost import without_zeros
+from benchmarks.sweep import SHAPE, SIGMA_DATA, Rows, sweep
 from energydiff import potentials
-from energydiff.data import Idx
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser
-from energydiff.errors import sentences
-from energydiff.evaluation.cost import timings
-from energydiff.files import write_json
-from energydiff.landscape import held_out_losses
-from energydiff.saving import open_model
 
-CONFIG = Path("configs/fashion_mnist/energy_transformer.yaml")
-HELD_OUT_IMAGES = 2_000
-SIGMAS = torch.logspace(-1.5, 0.9, 9).tolist()
+COMMON: dict[str, Any] = {"patch_size": 4, "width": 64}
 C, F, A = "convolution", "feedforward", "attention"
 
 
@@ -82,86 +72,34 @@ DESIGNS = [
 
 def main() -> None:
     """Train what is missing, measure all, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="folder of the IDX files")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/designs"))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
-    with sentences():
-        torch.set_num_threads(1)
-        train_all(options)
-        rows = measure(options)
-        write_json(options.out / "summary.json", rows)
-        Console().print(table(rows, len(options.seeds)))
+    designs = {design.name: (_arguments(design), partial(_built, design)) for design in DESIGNS}
+    sweep(__doc__, Path("runs/designs"), designs, _add_against, table)
 
 
-def train_all(options: argparse.Namespace) -> None:
-    """Train every design with every seed."""
-    runs = {}
-    for seed in options.seeds:
-        for design in DESIGNS:
-            backbone = {
-                "class_path": f"energydiff.potentials.{design.network}",
-                "init_args": {"patch_size": 4, "width": 64} | design.arguments,
-            }
-            runs[run_folder(options.out, design.name, seed)] = [
-                *("--config", str(CONFIG), "--data.source.root", str(options.root)),
-                *("--seed_everything", str(seed), "--finish.evaluations", "0"),
-                *("--model.parametrization", design.parametrization),
-                *("--model.objective", "energydiff.diffusion.DenoisingScoreMatching"),
-                *("--model.backbone", json.dumps(backbone)),
-            ]
-    train_missing(runs, options.jobs)
-
-
-def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Loss over seeds and cost of every design."""
-    held_out = Idx(options.root).open().held_out.select(np.arange(HELD_OUT_IMAGES))
-    losses: list[list[float]] = []
-    for design in DESIGNS:
-        losses.append([])
-        for seed in options.seeds:
-            model = open_model(run_folder(options.out, design.name, seed))
-            levels = held_out_losses(model.denoiser, held_out, SIGMAS, model.denoiser.sigma_data)
-            losses[-1].append(float(levels.mean()))
-    steps, calls = (_costs(trains) for trains in (True, False))
-    rows = [
-        {
-            "design": design.name,
-            "parameters": sum(p.numel() for p in _built(design).parameters()),
-            "step": step,
-            "call": call,
-            "losses": loss,
-        }
-        for design, step, call, loss in zip(DESIGNS, steps, calls, losses, strict=True)
+def _arguments(design: Design) -> list[str]:
+    backbone = {
+        "class_path": f"energydiff.potentials.{design.network}",
+        "init_args": COMMON | design.arguments,
+    }
+    return [
+        *("--config", "configs/fashion_mnist/energy_transformer.yaml"),
+        *("--model.parametrization", design.parametrization),
+        *("--model.objective", "energydiff.diffusion.DenoisingScoreMatching"),
+        *("--model.backbone", json.dumps(backbone)),
     ]
-    for design, row in zip(DESIGNS, rows, strict=True):
-        for name, convolutional in (("attention", False), ("convolution", True)):
-            row[f"against_plain_{name}"] = _against(row, design, rows, convolutional)
-    return rows
 
 
 def _built(design: Design) -> Denoiser:
     """The design at random weights that leave no layer at zero."""
     torch.manual_seed(0)
-    network = getattr(potentials, design.network)(
-        (1, 28, 28), patch_size=4, width=64, **design.arguments
-    )
-    model = build_denoiser(network, 0.7, design.parametrization)  # type: ignore[arg-type]
-    return without_zeros(model)
+    network = getattr(potentials, design.network)(SHAPE, **COMMON | design.arguments)
+    return without_zeros(build_denoiser(network, SIGMA_DATA, design.parametrization))  # type: ignore[arg-type]
 
 
-def _costs(trains: bool, images: int = 64, rounds: int = 15) -> list[float]:
-    """Processor time in units of the first design, medians over rounds taken in turn."""
-    x = 0.7 * torch.randn(images, 1, 28, 28)
-    work = {}
-    for design in DESIGNS:
-        model = _built(design).train(trains).requires_grad_(trains)
-        work[design.name] = (training_step if trains else denoiser_call)(
-            *((model, model.denoise, x) if trains else (model.denoise, x))
-        )
-    return [timing.ratio for timing in timings(work, rounds, "cpu").values()]
+def _add_against(rows: Rows) -> None:
+    for design, row in zip(DESIGNS, rows, strict=True):
+        for name, convolutional in (("attention", False), ("convolution", True)):
+            row[f"against_plain_{name}"] = _against(row, design, rows, convolutional)
 
 
 def _against(
