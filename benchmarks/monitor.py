@@ -98,6 +98,7 @@ def measure(config: str, options: list[str], steps: int, rounds: int) -> Row:
         with _parts_timed(seconds):
             times = timings({"steps": training, "look": look}, rounds, "cpu")
     taken = times["look"]
+    ratio = taken.over(times["steps"])
     # Of blocks of steps per look to the share of the steps between two looks.
     default = steps * module.batch_size / DEFAULT_IMAGES
     inside = ("calibration", "curvature", "heat residual")
@@ -106,11 +107,11 @@ def measure(config: str, options: list[str], steps: int, rounds: int) -> Row:
         config,
         times["steps"].seconds / steps,
         taken.seconds,
-        default * taken.ratio,
-        default * taken.low,
-        default * taken.high,
+        default * ratio.median,
+        default * ratio.low,
+        default * ratio.high,
         watch.every_images,
-        default * taken.ratio * DEFAULT_IMAGES / watch.every_images,
+        default * ratio.median * DEFAULT_IMAGES / watch.every_images,
         {name: seconds[name] / looks for name in PARTS},
     )
 

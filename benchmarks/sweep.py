@@ -97,7 +97,8 @@ def _costs(models: Mapping[str, Denoiser], quantity: str, trains: bool) -> list[
             training_step(model, model.denoise, x) if trains else denoiser_call(model.denoise, x)
         )
     counts = [operations(one) for one in work.values()]
-    times = [timing.ratio for timing in timings(work, ROUNDS, "cpu").values()]
+    first, *others = timings(work, ROUNDS, "cpu").values()
+    times = [timing.over(first).median for timing in (first, *others)]
     return [
         {quantity: time, f"{quantity}_operations": count / counts[0]}
         for time, count in zip(times, counts, strict=True)

@@ -43,7 +43,7 @@ def entries() -> dict[str, str]:
 
 def files() -> list[Path]:
     pages = [page for page in (ROOT / "docs").rglob("*.md") if page != PAGE]
-    code = [*(ROOT / "energydiff").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    code = [*(ROOT / "energydiff").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
     return sorted([*pages, *code, ROOT / "README.md"])
 
 

@@ -17,17 +17,34 @@ Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Seconds of one contestant, and its ratio to the first one, round by round."""
+class Ratio:
+    """Median and quartiles of ratios taken round by round."""
 
-    seconds: float
-    ratio: float
+    median: float
     low: float
     high: float
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that one contestant took in each round."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def seconds(self) -> float:
+        """The median."""
+        return statistics.median(self.rounds)
+
+    def over(self, reference: "Timing") -> Ratio:
+        """The ratio to another contestant of the same rounds."""
+        ratios = [a / b for a, b in zip(self.rounds, reference.rounds, strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        return Ratio(median, low, high)
+
+
 def timings(contestants: Mapping[str, Work], rounds: int, device: str) -> dict[str, Timing]:
-    """Medians over interleaved rounds; ``low`` and ``high`` are quartiles of the ratio.
+    """Interleaved rounds, after two that are not timed.
 
     On a CPU these are processor seconds, which neighbours on the same machine disturb least; on a
     GPU they are wall-clock seconds, synchronised.
@@ -41,13 +58,7 @@ def timings(contestants: Mapping[str, Work], rounds: int, device: str) -> dict[s
             start = _clock(device)
             work()
             taken[name].append(_clock(device) - start)
-    first = next(iter(taken.values()))
-    result = {}
-    for name, seconds in taken.items():
-        ratios = [a / b for a, b in zip(seconds, first, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
-        result[name] = Timing(statistics.median(seconds), middle, low, high)
-    return result
+    return {name: Timing(tuple(seconds)) for name, seconds in taken.items()}
 
 
 def _clock(device: str) -> float:

@@ -1,0 +1,70 @@
+"""What an energy costs beside an unconstrained network, and beside the same energy by autograd.
+
+    python -m benchmarks.cost [--compile] [--quick] [--backbone NAME ...] [--json FILE]
+
+Prints ratios of a training step (forward, loss, backward, clipping, AdamW) and of a denoiser call
+(eval mode, no_grad): time, operations and peak memory, energy / unconstrained network, on the same
+backbone or, for networks that are energies by themselves, of about as many operations; some also
+against the same energy as plain autograd and torchebm differentiate it. Then sampling with trace
+and certificate against sampling without. All of a case in one run, interleaved.
+"""
+
+import argparse
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks.cost.cases import CASES, QUICK_CASES
+from benchmarks.cost.peers import MISSING
+from benchmarks.cost.rows import Row, cost_rows, sampling_rows
+from benchmarks.cost.table import line, peers_table, targets
+from energydiff.files import write_json
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--rounds", type=int, default=11, help="interleaved repetitions")
+    parser.add_argument("--backbone", nargs="+", help="only cases whose name has one of these")
+    parser.add_argument("--compile", action="store_true", help="add the compiled path (minutes)")
+    parser.add_argument("--quick", action="store_true", help="tiny networks, to test the command")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write rows and targets")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    rounds, steps = (2, 3) if args.quick else (args.rounds, 18)
+    cases = [
+        case
+        for case in (QUICK_CASES if args.quick else CASES)
+        if not args.backbone or any(word in case.name for word in args.backbone)
+    ]
+    where = (
+        torch.cuda.get_device_name() if args.device != "cpu" else f"{args.threads} CPU thread(s)"
+    )
+    print(f"torch {torch.__version__}, {where}; median of {rounds} rounds (quartiles)")
+    if not find_spec("torchebm"):
+        print(MISSING)
+    rows: list[Row] = []
+    for case in cases:
+        print(f"{case.name}, {case.images} images", flush=True)
+        new = cost_rows(case, rounds, args.device, args.compile)
+        if case.sampled_images:
+            new += sampling_rows(case, rounds, args.device, steps)
+        for row in new:
+            print(line(row), flush=True)
+        rows += new
+    Console().print(peers_table(rows))
+    checked = targets(cases, rows)
+    print("targets")
+    for target in checked:
+        met = "met   " if target["value"] <= target["target"] else "MISSED"  # type: ignore[operator]
+        print(f"  {met} {target['name']}: {target['value']:.2f}, at most {target['target']}")
+    if args.json:
+        write_json(args.json, {"rows": [asdict(row) for row in rows], "targets": checked})
+
+
+if __name__ == "__main__":
+    main()
