@@ -73,6 +73,13 @@ def test_output_is_a_function_of_each_image_alone(extractor):
 
 
 @EVERY
+def test_can_be_handed_to_another_process(extractor):
+    other = pickle.loads(pickle.dumps(extractor))
+    assert (other.name, other.digest, other.dim) == (extractor.name, extractor.digest, extractor.dim)
+    assert torch.equal(other(images(2)), extractor(images(2)))
+
+
+@EVERY
 def test_is_frozen_and_stays_in_eval_mode(extractor):
     nn.Sequential(extractor).train()
     assert not any(module.training for module in extractor.modules())
