@@ -7,7 +7,7 @@ _NOISE = ("Tip: For seamless cloud", "GPU available: False", "TPU available: Fal
 _HARMLESS = (
     r".*treespec, LeafSpec.*",  # a deprecation inside Lightning itself
     r"predict returned None.*",  # samples are kept by the module
-    r".*does not have many workers.*",  # in-memory data needs none
+    r".*does not have many workers.*",  # arrays need none, and the data module sees to pictures
     r"Checkpoint directory .* exists and is not empty.*",  # that is how a run resumes
     r"Be aware that when using `ckpt_path`.*",  # callbacks may be left out of a run that goes on
     r".*Trying to infer the `batch_size`.*",

@@ -1,29 +1,20 @@
 """Progress of a long piece of work, told on standard error by the first rank."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
+
+from energydiff.ranks import is_first_rank
 
 T = TypeVar("T")
 
 BAR_SECONDS = 1.0
 LINE_SECONDS = 10.0
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the one that writes and prints."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank() == 0
-    # Before the ranks meet, what started this process says which one it is.
-    return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0) == 0
 
 
 @contextmanager

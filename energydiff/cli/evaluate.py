@@ -26,7 +26,7 @@ from energydiff.evaluation import (
 from energydiff.evaluation import compare as compare_models
 from energydiff.evaluation.opened import is_model
 from energydiff.files import write_json
-from energydiff.progress import is_first_rank
+from energydiff.ranks import is_first_rank
 from energydiff.report.page import page_model, write_page
 from energydiff.report.tables import comparison_table, interval_text, result_table
 from energydiff.saving import read_description

@@ -14,10 +14,9 @@ from torch import Tensor
 import energydiff
 from energydiff.cli.parser import function_parser
 from energydiff.denoisers import STEP_SIZE, BlindEnergy
-from energydiff.drawing import Drawing, draw_samples
+from energydiff.drawing import Drawing, draw_to_first_rank
 from energydiff.energies import Denoiser, Guidance
 from energydiff.errors import UserError
-from energydiff.progress import is_first_rank
 from energydiff.report.sampling import outside_range, require_room, write_sampling
 from energydiff.sampling import (
     Certificate,
@@ -99,8 +98,8 @@ def sample(
     require_room(out, num_samples, record=trace and saved.denoiser.energy is not None)
     how = Drawing(seed, classes, batch_size, devices, accelerator)
     start = time.perf_counter()
-    result = draw_samples(saved.denoiser, method, range(num_samples), how, trace=trace)
-    if not is_first_rank():
+    result = draw_to_first_rank(saved.denoiser, method, range(num_samples), how, trace=trace)
+    if result is None:
         return None
     seconds = time.perf_counter() - start
     settings = {

@@ -16,6 +16,7 @@ import yaml
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 
 from energydiff.cli.parser import Imported, Parser, values
@@ -32,7 +33,7 @@ from energydiff.training.checkpoint import (
 )
 from energydiff.training.data import DiffusionData
 from energydiff.training.defaults import TRAINER
-from energydiff.training.ema import EMA
+from energydiff.training.ema import EMA, require_whole_weights
 from energydiff.training.finish import CalibrateAndExport, is_exported
 from energydiff.training.guard import NonFiniteGuard
 from energydiff.training.loggers import keep_in_run, log_configuration, run_loggers
@@ -119,7 +120,7 @@ class EnergyDiffCLI(LightningCLI):
             DiffusionData,
             save_config_callback=SaveRun,
             save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults={**TRAINER, "default_root_dir": RUN},
+            trainer_defaults={**TRAINER, "devices": 1, "default_root_dir": RUN},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=TrainingParser,
@@ -160,6 +161,7 @@ class EnergyDiffCLI(LightningCLI):
         _arrange(parser)
         self.config = parser.parse_args(args)
         _require_ranges(self.config)
+        _require_strategy(self.config)
         _fix_root(self.config)
         self.run = Path(self.config.trainer.default_root_dir or RUN)
         keep_in_run(self.config, self.run)
@@ -369,6 +371,13 @@ def _require_ranges(config: Any) -> None:
             f"trainer.precision {precision} is not supported: use 32-true, or bf16-mixed (networks"
             " in bfloat16, energies in float32)."
         )
+
+
+def _require_strategy(config: Any) -> None:
+    """``UserError`` before Lightning asks for what the strategy would need."""
+    name = config.trainer.strategy
+    if isinstance(name, str) and name in StrategyRegistry:
+        require_whole_weights(StrategyRegistry[name]["strategy"], name)
 
 
 def _fix_root(config: Any) -> None:

@@ -38,6 +38,8 @@ class FolderSource(Source):
             read, with a warning.
     """
 
+    decoded = True
+
     def __init__(
         self,
         root: Path,

@@ -90,7 +90,8 @@ class ItemSpec(DataSpec):
                 raise UserError(f"{part.where} holds no items: samples are needed.")
         background = parse_colour(self.background)
         reader = Reader(self.image, self.channels, self.image_size, self.layout, background)
-        first = reader(train.values[0], f"item 0 of {train.where}")
+        item, what = train.values[0], f"item 0 of {train.where}"
+        first, decoded = reader(item, what), _is_picture(reader.sample_in(item, what))
         normalization = self._normalization(first, train.where)
         prefixes = ("train/", "held_out/") if held_out else ("",)
         sources = [
@@ -104,6 +105,8 @@ class ItemSpec(DataSpec):
             )
             for part, prefix in zip(parts, prefixes, strict=True)
         ]
+        for source in sources:
+            source.decoded = decoded
         labels = [self._read(source, part) for source, part in zip(sources, parts, strict=True)]
         if self.labels:
             classes, indices = _classes(labels, train)
@@ -164,10 +167,7 @@ class Reader:
 
     def __call__(self, item: Any, what: str) -> Tensor:
         """``UserError``, beginning with ``what``, for an item that is none of the above."""
-        if isinstance(item, Mapping):
-            item = pick(item, self.image, what, "image")
-        elif isinstance(item, tuple | list) and item:
-            item = item[0]
+        item = self.sample_in(item, what)
         how = self.channels, self.image_size, self.background
         try:
             if isinstance(item, Image.Image):
@@ -183,6 +183,12 @@ class Reader:
                 f"data.source.layout is for arrays, and {what} is a picture: leave it out."
             )
         return torch.from_numpy(pixels)
+
+    def sample_in(self, item: Any, what: str) -> Any:
+        """The sample of an item, as it is."""
+        if isinstance(item, Mapping):
+            return pick(item, self.image, what, "image")
+        return item[0] if isinstance(item, tuple | list) and item else item
 
     def _array(self, item: Any, what: str) -> Tensor:
         values = np.asarray(item.detach().cpu() if isinstance(item, Tensor) else item)
@@ -239,6 +245,11 @@ def pick(item: Mapping[str, Any], key: str, what: str, option: str) -> Any:
             f"{what} has no {key}, only {', '.join(map(str, item))}: set data.source.{option}."
         )
     return item[key]
+
+
+def _is_picture(sample: Any) -> bool:
+    """Whether it is to be decoded, and no array."""
+    return isinstance(sample, Image.Image | Mapping)
 
 
 def _encoded(item: Mapping[str, Any], what: str) -> Path | io.BytesIO:

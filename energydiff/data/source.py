@@ -33,9 +33,11 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
     places: the samples that one pass of training takes, in any order, (N,) or more: a sample that
         was left out leaves its place to the next, so that the other places stay as they were.
     remarks: what else to know of all the data, in words.
+    decoded: whether a sample is a picture that is decoded whenever it is asked for.
     """
 
     remarks: tuple[str, ...] = ()
+    decoded = False
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from energydiff.diffusion.batch import NoisyBatch
 from energydiff.diffusion.objective import Objective
 from energydiff.energies.base import Denoiser, Energy, per_sample
 from energydiff.errors import UserError
+from energydiff.ranks import rank_count
 
 
 class Penalty(nn.Module, ABC):
@@ -47,9 +48,9 @@ class MonotoneDenoiser(Penalty):
 
     r is the mean of vᵀ∇D v along the chord, at least λ_min(∇D) there, and ≥ 0 for every monotone D.
     v is a buffer: at every training step one step of power iteration on sI − ∇D, averaged over the
-    batch, moves it towards the direction in which D is least monotone. The shift s is twice the
-    largest ‖∇D v‖ met so far: should a direction in which D expands gain on v, it raises s and
-    loses. Costs two denoiser calls.
+    batch (that of all ranks), moves it towards the direction in which D is least monotone. The
+    shift s is twice the largest ‖∇D v‖ met so far: should a direction in which D expands gain on v,
+    it raises s and loses. Costs two denoiser calls.
     """
 
     name = "monotone_denoiser"
@@ -78,8 +79,13 @@ class MonotoneDenoiser(Penalty):
     @torch.no_grad()
     def _advance(self, along: Tensor) -> None:
         along = along.to(self.direction)
-        self.shift.copy_(torch.maximum(self.shift, 2 * along.flatten(1).norm(dim=1).max()))
-        moved = self.shift * self.direction - along.mean(0)
+        mean, longest = along.mean(0), along.flatten(1).norm(dim=1).max()
+        if (ranks := rank_count()) > 1:
+            torch.distributed.all_reduce(mean)
+            torch.distributed.all_reduce(longest, torch.distributed.ReduceOp.MAX)
+            mean /= ranks
+        self.shift.copy_(torch.maximum(self.shift, 2 * longest))
+        moved = self.shift * self.direction - mean
         self.direction.copy_(moved / moved.norm().clamp_min(1e-12))
 
 

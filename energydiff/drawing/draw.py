@@ -85,7 +85,22 @@ def draw_samples(
     """
     from energydiff.drawing.loop import run  # Lightning takes seconds to import
 
-    return run(denoiser, sampler, numbers, how, trace=trace)
+    drawn = run(denoiser, sampler, numbers, how, trace=trace, everywhere=True)
+    assert drawn is not None
+    return drawn
+
+
+def draw_to_first_rank(
+    denoiser: Denoiser, sampler: Sampler, numbers: range, how: Drawing, *, trace: bool = True
+) -> SampleResult | None:
+    """What :func:`draw_samples` returns, on the first rank; ``None`` on the others.
+
+    For sets of which not every process can hold a copy. Samples come a batch at a time, through
+    the memory of hosts.
+    """
+    from energydiff.drawing.loop import run  # Lightning takes seconds to import
+
+    return run(denoiser, sampler, numbers, how, trace=trace, everywhere=False)
 
 
 def draw_features(
@@ -104,4 +119,6 @@ def draw_features(
     """
     from energydiff.drawing.loop import run  # Lightning takes seconds to import
 
-    return run(denoiser, sampler, numbers, how, trace=False, extract=extract).samples
+    drawn = run(denoiser, sampler, numbers, how, trace=False, everywhere=True, extract=extract)
+    assert drawn is not None
+    return drawn.samples

@@ -1,11 +1,13 @@
 """Lightning's predict loop around the drawing of samples: ranks, devices, and gathering."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -15,9 +17,11 @@ from energydiff.drawing.draw import Drawing
 from energydiff.energies import Denoiser
 from energydiff.errors import UserError
 from energydiff.progress import progress
+from energydiff.ranks import host_group
 from energydiff.sampling import Sampler, SampleResult, join_traces
 
 Extract = Callable[[Tensor], Tensor]
+Piece = tuple[Sequence[int], SampleResult]  # sample numbers, and what was drawn of them
 
 
 def run(
@@ -27,9 +31,11 @@ def run(
     how: Drawing,
     *,
     trace: bool,
+    everywhere: bool,
     extract: Extract | None = None,
-) -> SampleResult:
-    """All samples of these numbers, or what ``extract`` makes of them, on every rank."""
+) -> SampleResult | None:
+    """All samples of these numbers, or what ``extract`` makes of them, on the first rank; on the
+    others too if wanted ``everywhere``, or else ``None``."""
     if not numbers:
         raise UserError(f"num_samples is {len(numbers)}; it must be at least 1.")
     for label in how.labels:
@@ -55,7 +61,8 @@ def run(
     with progress("Sampling steps", batches * points) as tell:
         module.tell = tell
         trainer.predict(module, loader, return_predictions=False)
-    return _gathered(trainer, module, numbers)
+    shared = trainer.world_size > 1
+    return _joined(_exchanged(module.pieces, everywhere) if shared else module.pieces, numbers)
 
 
 class _Module(pl.LightningModule):
@@ -72,16 +79,14 @@ class _Module(pl.LightningModule):
         super().__init__()
         self.denoiser, self.sampler, self.how = denoiser, sampler, how
         self.trace, self.extract = trace, extract
-        self.numbers: list[int] = []
-        self.results: list[SampleResult] = []
+        self.pieces: deque[Piece] = deque()
         self.steps = 0
         self.tell: Callable[[int], None] = lambda _: None
 
     def predict_step(self, batch: list[int], batch_idx: int) -> None:
         result = self.how.draw(self.denoiser, self.sampler, batch, self.trace, self._on_step)
-        self.numbers += batch
         kept = self.extract(result.samples) if self.extract else result.samples
-        self.results.append(replace(result, samples=kept.cpu()))
+        self.pieces.append((batch, replace(result, samples=kept.cpu())))
 
     def _on_step(self, *_: object) -> None:
         self.steps += 1
@@ -99,22 +104,41 @@ class _RankBatches(IterableDataset[Sequence[int]]):
         return self.how.batches(mine)
 
 
-def _gathered(trainer: pl.Trainer, module: _Module, numbers: range) -> SampleResult:
-    """All ranks' results in the order of their numbers."""
-    part = (module.numbers, module.results)
-    parts = [part] * trainer.world_size
-    if trainer.world_size > 1:
-        torch.distributed.all_gather_object(parts, part)
-    order = torch.tensor([number for mine, _ in parts for number in mine])
-    if sorted(order.tolist()) != list(numbers):
+def _exchanged(mine: deque[Piece], everywhere: bool) -> Iterator[Piece]:
+    """The pieces of all ranks, one of each at a time, on the first rank or ``everywhere``; those
+    of this rank are forgotten."""
+    with host_group() as group:
+        most = torch.tensor(len(mine))
+        dist.all_reduce(most, dist.ReduceOp.MAX, group)
+        for _ in range(int(most)):
+            piece = mine.popleft() if mine else None
+            found: list[Piece | None] = [None] * dist.get_world_size()
+            if everywhere:
+                dist.all_gather_object(found, piece, group)
+            else:
+                dist.gather_object(piece, found if dist.get_rank() == 0 else None, 0, group)
+            yield from filter(None, found)
+
+
+def _joined(pieces: Iterable[Piece], numbers: range) -> SampleResult | None:
+    """One result in the order of the numbers; ``None`` of no pieces."""
+    order: list[int] = []
+    found: list[SampleResult] = []
+    samples = torch.empty(0)
+    for mine, result in pieces:
+        if not found:
+            samples = result.samples.new_empty(len(numbers), *result.samples.shape[1:])
+        samples[[numbers.index(number) for number in mine]] = result.samples
+        order += mine
+        found.append(replace(result, samples=samples))  # the piece is forgotten
+    if not found:
+        return None
+    if sorted(order) != list(numbers):
         raise RuntimeError("ranks returned overlapping or missing samples; this is a bug.")
-    order = order.argsort()
-    found = [result for _, results in parts for result in results]
     traces = [result.trace for result in found if result.trace is not None]
     return replace(
         found[0],
-        samples=torch.cat([result.samples for result in found])[order],
-        trace=join_traces(traces).select(order) if traces else None,
+        trace=join_traces(traces).select(torch.tensor(order).argsort()) if traces else None,
         nfe=max(result.nfe for result in found),
         energy_evaluations=max(result.energy_evaluations for result in found),
     )

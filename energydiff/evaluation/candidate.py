@@ -20,7 +20,7 @@ from energydiff.evaluation.opened import OpenedModel
 from energydiff.evaluation.reference import versions
 from energydiff.evaluation.settings import Settings
 from energydiff.files import write_json, write_whole
-from energydiff.progress import is_first_rank
+from energydiff.ranks import is_first_rank, rank_count
 from energydiff.saving import SavedModel, describe
 
 CHUNK = 1_000
@@ -92,7 +92,7 @@ class Candidate:
             content = io.BytesIO()
             np.save(content, found.numpy())
             write_whole(folder / f"{numbers.start}-{numbers.stop}.npy", content.getvalue())
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if rank_count() > 1:
             torch.distributed.barrier()  # or one rank may read what another would draw
         return found
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
+from lightning.fabric.utilities import suggested_max_num_workers
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
@@ -17,6 +17,7 @@ from energydiff.registry import build_recorded
 from energydiff.training.stream import CountedBatches, HeldOut, Item, TrainingStream
 
 SIGMA_DATA_SAMPLES = 4_096
+WORKERS = 4
 
 
 class DiffusionData(pl.LightningDataModule):
@@ -27,7 +28,9 @@ class DiffusionData(pl.LightningDataModule):
         flip: mirror training images left to right at random.
         sigma_data: RMS of the normalised data about zero; estimated if not given.
         batch_size: images per optimizer step, over all devices and accumulated batches.
-        num_workers: loader processes per device.
+        num_workers: loader processes per device; by default none for arrays and, for pictures that
+            are decoded when asked for, 4 or what the processors allow, one of which is left to the
+            training process.
         seed: of the order, the flips, σ and the noise.
     """
 
@@ -37,7 +40,7 @@ class DiffusionData(pl.LightningDataModule):
         flip: bool = False,
         sigma_data: float | None = None,
         batch_size: int = 64,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -133,10 +136,15 @@ class DiffusionData(pl.LightningDataModule):
         return self.val_dataloader()
 
     def _loader(self, dataset, batches) -> DataLoader[Item]:  # type: ignore[no-untyped-def]
+        assert self.trainer is not None
+        workers = self.num_workers
+        if workers is None:
+            most = suggested_max_num_workers(self.trainer.num_devices)
+            workers = min(WORKERS, most) if self.train_source.decoded else 0
         return DataLoader(
             dataset,
             batch_sampler=batches,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )

@@ -5,8 +5,16 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
+from lightning.pytorch.strategies.xla import XLAStrategy
 from torch import Tensor
 
+from energydiff.errors import UserError
 from energydiff.training.module import DiffusionModule
 from energydiff.training.stream_module import StreamModule
 
@@ -22,6 +30,10 @@ class EMA(WeightAveraging):
     def __init__(self, halflife_images: int = 500_000, warmup_ratio: float = 0.05) -> None:
         super().__init__(use_buffers=False)
         self.halflife_images, self.warmup_ratio = halflife_images, warmup_ratio
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        require_whole_weights(type(trainer.strategy), type(trainer.strategy).__name__)
+        super().setup(trainer, pl_module, stage)
 
     def averaged(self, module: DiffusionModule) -> DiffusionModule:
         """The module with averaged weights; the given one outside ``fit``."""
@@ -61,3 +73,13 @@ class EMA(WeightAveraging):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After ``fit`` the module holds the averaged weights."""
         super().on_train_end(trainer, pl_module)
+
+
+def require_whole_weights(strategy: type[Strategy], name: str) -> None:
+    """``UserError`` for a strategy under which a device may hold but a part of the weights."""
+    whole = issubclass(strategy, SingleDeviceStrategy | DDPStrategy)
+    if not whole or issubclass(strategy, DeepSpeedStrategy | XLAStrategy):
+        raise UserError(
+            f"trainer.strategy {name} is not supported: every device must hold all weights for"
+            " their average to be right; use auto or ddp."
+        )

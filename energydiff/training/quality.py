@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -14,6 +15,7 @@ from energydiff.evaluation import EvaluationData, Extractor, Reference, measure_
 from energydiff.evaluation.candidate import Quantised
 from energydiff.evaluation.measurement import open_measurable, open_reference
 from energydiff.evaluation.settings import named_sampler
+from energydiff.ranks import from_first_rank
 from energydiff.training.module import DiffusionModule
 from energydiff.training.periodic import PeriodicCallback, gathered
 
@@ -22,7 +24,8 @@ class QualityMonitor(PeriodicCallback):
     """Every n images: what ``energydiff evaluate fid`` would say of the averaged model.
 
     The same samples (numbers 0 to n − 1 of seed 0), features and reference, so that the curve ends
-    where the evaluation begins. Ranks share the samples. Logged under ``quality/``: ``frechet``,
+    where the evaluation begins. Ranks share the samples; the first one reads the reference, and
+    measures. Logged under ``quality/``: ``frechet``,
     ``frechet_infinity``, ``kid``, ``precision``, ``recall`` and, of an extractor with classes,
     ``inception_score``. The extractor lives here, not in the module: it is neither averaged nor
     saved. What is wrong with it or the data is said before the first step. If a sample is not
@@ -58,7 +61,8 @@ class QualityMonitor(PeriodicCallback):
         self.samples, self.data, self.weights = samples, data, weights
         self.sampler, self.steps = sampler, steps
         self.how = Drawing(batch_size=batch_size)
-        self._opened: tuple[Extractor, Reference] | None = None
+        self._extractor: Extractor | None = None
+        self._reference: Reference | None = None  # of the first rank
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)
@@ -68,12 +72,13 @@ class QualityMonitor(PeriodicCallback):
                 " leave it out of trainer.callbacks."
             )
         with torch.random.fork_rng(devices=[]):  # data loaders draw from the generator of training
-            self._opened = self._open(trainer, pl_module)
+            self._extractor = from_first_rank(partial(self._open, trainer, pl_module))
+        self._extractor.to(pl_module.device)
 
     @torch.no_grad()
     def observe(self, trainer: pl.Trainer, module: DiffusionModule) -> dict[str, float]:
-        assert self._opened is not None
-        denoiser, (extractor, reference) = module.denoiser, self._opened
+        denoiser, extractor = module.denoiser, self._extractor
+        assert extractor is not None
         extract = Quantised(extractor, module.normalization, degraded=False)
         sampler = named_sampler(self.sampler, self.steps, *module.denoiser.require_noise())
         was_training = denoiser.training
@@ -85,26 +90,27 @@ class QualityMonitor(PeriodicCallback):
             found.append(extract(drawn.samples).cpu())
         denoiser.train(was_training)
         everything = gathered(torch.cat(found), self.samples, trainer)
+        if self._reference is None:
+            return {}
         values = {"quality/frechet": math.nan}
         if bool(everything.isfinite().all()):
             quality = measure_quality(
-                extractor.features(everything), extractor.logits(everything), reference.features
+                extractor.features(everything),
+                extractor.logits(everything),
+                self._reference.features,
             )
             values = {f"quality/{n}": v for n, v in asdict(quality).items() if v is not None}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=module.images_after(trainer.global_step))
         return values
 
-    def _open(self, trainer: pl.Trainer, module: DiffusionModule) -> tuple[Extractor, Reference]:
-        """Extractor and reference, the first rank first: it trains or reads, the others recall."""
+    def _open(self, trainer: pl.Trainer, module: DiffusionModule) -> Extractor:
+        """The extractor, on the CPU; the reference stays here, where it is measured against."""
         asked = self.data or EvaluationData()
         data = asked.within(module.config, Path(trainer.default_root_dir))
         splits = open_measurable(data, self.samples)
-        opened: tuple[Extractor, Reference] | None = None
-        for turn in (True, False):
-            if trainer.is_global_zero == turn:
-                opened = open_reference(data, splits, module.device, self.weights, cache=None)
-            trainer.strategy.barrier()
-        assert opened is not None
-        opened[1].require_shape(tuple(module.denoiser.shape))
-        return opened
+        extractor, self._reference = open_reference(
+            data, splits, module.device, self.weights, cache=None
+        )
+        self._reference.require_shape(tuple(module.denoiser.shape))
+        return extractor.cpu()

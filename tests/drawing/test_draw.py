@@ -1,4 +1,4 @@
-"""Many samples: the same whatever the batch, and known to the rank that writes."""
+"""Many samples: the same whatever the batch."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ import torch
 from energydiff.drawing import Drawing, draw_features, draw_samples
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
-from energydiff.progress import RANKS, is_first_rank
 from energydiff.random import sample_seed
 from energydiff.sampling import Euler, karras_sigmas
 
@@ -42,13 +41,3 @@ def test_a_label_the_model_has_not_and_no_number_at_all_are_refused() -> None:
         draw_samples(ENERGY, EULER, range(2), Drawing(labels=(1,)))
     with pytest.raises(UserError, match="num_samples is 0"):
         draw_samples(ENERGY, EULER, range(0), CPU)
-
-
-def test_the_first_rank_is_known_before_the_ranks_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in RANKS:
-        monkeypatch.delenv(name, raising=False)
-    assert is_first_rank()
-    monkeypatch.setenv("LOCAL_RANK", "1")  # as Lightning starts the second process
-    assert not is_first_rank()
-    monkeypatch.setenv("RANK", "0")  # the rank among all machines says it first
-    assert is_first_rank()

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 import energydiff
+from energydiff.cli.training import EnergyDiffCLI
 from energydiff.training import DiffusionModule
 
 Metrics = Callable[[Path], dict[str, list[float]]]
@@ -177,6 +178,9 @@ MISTAKES = {
     "bfloat16 weights": (["--trainer.precision=bf16-true"], "precision bf16-true"),
     "float64": (["--trainer.precision=64-true"], "precision 64-true"),
     "another library": (["--trainer.precision=transformer-engine"], "precision transformer"),
+    "shards": (["--trainer.strategy=fsdp"], "trainer.strategy fsdp is not supported"),
+    "shards of a library": (["--trainer.strategy=deepspeed_stage_2"], "use auto or ddp"),
+    "another device's": (["--trainer.strategy=xla"], "trainer.strategy xla is not supported"),
     "seed": (["--seed_everything=-5"], "seed_everything is -5"),
     "learning rate": (["--model.learning_rate=-1"], "model.learning_rate is -1.0"),
     "no learning rate": (["--model.learning_rate=0"], "model.learning_rate is 0.0"),
@@ -197,6 +201,15 @@ def test_a_mistake_is_a_sentence(mistake: str, tiny_unet: Path, tmp_path: Path, 
     done = door("fit", "--config", tiny_unet, "--trainer.default_root_dir", run, *options)
     assert message in done.sentence, done.err
     assert not (run / "checkpoints").exists()
+
+
+def test_one_device_unless_more_are_asked_for(tiny_mlp: Path, tmp_path: Path) -> None:
+    """Lightning would take all there are, and split a batch of 64 among them."""
+    config = tmp_path / "config.yaml"
+    config.write_text(tiny_mlp.read_text().replace("devices: 1", f"default_root_dir: {tmp_path}"))
+    asked = ["--config", str(config)]
+    assert EnergyDiffCLI("fit", asked).config.trainer.devices == 1
+    assert EnergyDiffCLI("fit", [*asked, "--trainer.devices=2"]).trainer.num_devices == 2
 
 
 def test_a_cluster_set_up_otherwise_is_a_sentence(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from energydiff.data import Digits
 from energydiff.errors import UserError
@@ -73,6 +73,13 @@ def test_output_is_a_function_of_each_image_alone(extractor):
 
 
 @EVERY
+def test_can_be_handed_to_another_process(extractor):
+    other = pickle.loads(pickle.dumps(extractor))
+    assert (other.name, other.digest) == (extractor.name, extractor.digest)
+    assert torch.equal(other(images(2)), extractor(images(2)))
+
+
+@EVERY
 def test_is_frozen_and_stays_in_eval_mode(extractor):
     nn.Sequential(extractor).train()
     assert not any(module.training for module in extractor.modules())
@@ -82,15 +89,18 @@ def test_is_frozen_and_stays_in_eval_mode(extractor):
 
 
 def test_convolutions_are_exact_while_it_runs_and_only_then(digits_extractor, monkeypatch):
-    flags = []
-    monkeypatch.setattr(
-        digits_extractor,
-        "extract",
-        lambda images: flags.append(torch.backends.cudnn.allow_tf32) or images.flatten(1),
-    )
-    before = torch.backends.cudnn.allow_tf32
+    """And deterministic where a run is."""
+    cudnn, seen = torch.backends.cudnn, []
+
+    def extract(images: Tensor) -> Tensor:
+        seen.append((cudnn.allow_tf32, cudnn.deterministic))
+        return images.flatten(1)
+
+    monkeypatch.setattr(digits_extractor, "extract", extract)
+    monkeypatch.setattr(cudnn, "deterministic", True)
+    before = cudnn.allow_tf32
     digits_extractor(images(2))
-    assert flags == [False] and torch.backends.cudnn.allow_tf32 == before
+    assert seen == [(False, True)] and cudnn.allow_tf32 == before
 
 
 @EVERY

@@ -2,14 +2,25 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
+from lightning.pytorch.strategies.xla import XLAStrategy
 from torch import Tensor
 from torch.testing import assert_close
 
+from energydiff.errors import UserError
 from energydiff.training import EMA, DiffusionData, DiffusionModule
 
 BATCH, STEPS = 8, 6
@@ -105,3 +116,28 @@ def test_after_fit_the_module_holds_the_average(
     assert torch.equal(saved["current_model_state"][name], weights.current[-1])
     assert torch.equal(saved["state_dict"][name], weights.averaged[-1])
     assert torch.equal(module.state_dict()[name], weights.averaged[-1])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "whole"),
+    [
+        (SingleDeviceStrategy, True),
+        (DDPStrategy, True),
+        (FSDPStrategy, False),
+        (ModelParallelStrategy, False),
+        (DeepSpeedStrategy, False),
+        (XLAStrategy, False),
+    ],
+)
+def test_weights_in_shards_are_not_averaged(
+    strategy: type[Strategy], whole: bool, module: DiffusionModule, data: DiffusionData
+) -> None:
+    """Which would be an average of shards against whole weights."""
+    trainer: Any = SimpleNamespace(strategy=object.__new__(strategy))
+    ema = EMA()
+    if whole:
+        ema.setup(trainer, module, "fit")
+        assert ema.averaged(module) is not module
+        return
+    with pytest.raises(UserError, match=f"trainer.strategy {strategy.__name__} is not supported"):
+        ema.setup(trainer, module, "fit")

@@ -81,8 +81,8 @@ def test_without_a_source_the_data_are_those_of_the_run(
     source = {"class_path": "Digits", "init_args": {"held_out": 0.4}}
     module.config = {"data": {"source": source}}
     trainer.fit(module, data)
-    assert monitor._opened is not None
-    assert monitor._opened[1].count == len(Digits(held_out=0.4).open().held_out)
+    assert monitor._reference is not None
+    assert monitor._reference.count == len(Digits(held_out=0.4).open().held_out)
 
 
 def test_the_extractor_is_no_part_of_the_model(

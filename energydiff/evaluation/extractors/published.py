@@ -75,7 +75,11 @@ class PublishedExtractor(Extractor):
         size = getattr(network, "INPUT_IMAGE_SIZE", None) or network.resolution
         resize = f"bilinear to {size}x{size} pixels as TensorFlow 1, without antialiasing"
         super().__init__(name, digest_file(file), resize, *shapes)
-        self.network = network.eval().requires_grad_(False)
+        self.network, self._file = network.eval().requires_grad_(False), file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads the file itself: DINOv2's code is found by torch.hub alone."""
+        return PublishedExtractor, (self.name, self._file)
 
     def extract(self, images: Tensor) -> Tensor:
         return torch.cat(self.network(three_channels(images)), 1)
