@@ -68,6 +68,14 @@ def pushforward(
     return torch.cat(t_lse, -1).sum(-1), torch.cat(t_to_q, -2), torch.stack(t_to_k).sum(0)
 
 
+def whole(q: Tensor, k: Tensor, self_excluded: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Σℓ, AK and AᵀQ in ordinary operations on whole matrices, for a compiler to differentiate."""
+    with torch.autocast(q.device.type, enabled=False):
+        s = _logits(q, k, slice(0, q.shape[-2]), self_excluded)
+        a = s.softmax(-1).to(q.dtype)
+        return s.logsumexp(-1).sum(-1), a @ k, a.mT @ q
+
+
 def rows_per_chunk(q: Tensor, k: Tensor) -> int:
     """How many queries are taken at once."""
     if q.device.type == "cpu":

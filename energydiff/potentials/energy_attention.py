@@ -43,13 +43,16 @@ def attention_terms(
         UserError: with ``self_excluded``, one token alone, which would have nothing to attend to.
     """
     _require_another(k, self_excluded)
+    if torch.compiler.is_compiling():
+        return chunked_attention.whole(q, k, self_excluded)
     return _Terms.apply(q, k, self_excluded)
 
 
 def attention_value(q: Tensor, k: Tensor, self_excluded: bool = False) -> Tensor:
     """Σℓ of :func:`attention_terms` alone, without the work of the gradients if none are
     enabled."""
-    if torch.is_grad_enabled():  # an ordinary backward through ℓ would hold whole matrices
+    # An ordinary backward through ℓ would hold whole matrices; a compiler drops what is unused.
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return attention_terms(q, k, self_excluded)[0]
     _require_another(k, self_excluded)
     return _Value.apply(q, k, self_excluded)

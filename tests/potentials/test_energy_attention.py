@@ -111,6 +111,24 @@ def test_gradients_are_the_derivative_of_the_summed_logsumexp(
 
 
 @both
+def test_a_compiler_gets_ordinary_operations(inputs: list[Tensor], self_excluded: bool) -> None:
+    def step(q: Tensor, k: Tensor) -> Tensor:
+        value, to_q, to_k = attention_terms(q, k, self_excluded)
+        return value.sum() + to_q.square().sum() + to_k.square().sum()
+
+    def alone(q: Tensor, k: Tensor) -> Tensor:
+        return attention_value(q, k, self_excluded)
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    assert_close(
+        torch.autograd.grad(compiled(*inputs), inputs), torch.autograd.grad(step(*inputs), inputs)
+    )
+    with torch.no_grad():
+        compiled = torch.compile(alone, fullgraph=True, backend="aot_eager")
+        assert_close(compiled(*inputs), alone(*inputs))
+
+
+@both
 @either_way
 def test_value_alone_is_twice_differentiable(inputs: list[Tensor], self_excluded: bool) -> None:
     """An energy whose gradient is left to autograd, and a loss on it."""
