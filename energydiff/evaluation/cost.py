@@ -15,6 +15,16 @@ from torch.utils.flop_counter import flop_registry
 
 Work = Callable[[], object]
 
+aten = torch.ops.aten
+FORMULAS = flop_registry | {  # PyTorch counts these on a GPU alone
+    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[
+        aten._scaled_dot_product_flash_attention
+    ],
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        aten._scaled_dot_product_flash_attention_backward
+    ],
+}
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -106,7 +116,7 @@ class _Operations(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
+        formula = FORMULAS.get(func.overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
         return out

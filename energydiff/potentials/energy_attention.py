@@ -1,149 +1,155 @@
 """Log-sum-exp attention as an energy, its gradient in closed form, without an N×N matrix.
 
-With S = QKᵀ, A = softmax over keys and ℓ_C = logsumexp_B S_CB, the weighted sum Σ_C w_C ℓ_C has
+With S = QKᵀ, A = softmax over keys and ℓ_C = logsumexp_B S_CB, the sum Σ_C ℓ_C has
 
-    ∂/∂Q = w∘(AK),    ∂/∂K = Aᵀ(w∘Q)
+    ∂/∂Q = AK,    ∂/∂K = AᵀQ
 
 (Hoover et al. 2023, arXiv:2302.07253). A score is written with these, so training
-differentiates them once. For cotangents dℓ, d₁, d₂ of ℓ and of the two gradients, with
-M = d₁Kᵀ + Qd₂ᵀ and r = rowsum(A∘M):
+differentiates them once. For cotangents d₁, d₂ of the two, with M = d₁Kᵀ + Qd₂ᵀ:
 
-    dS = A∘(w∘(M − r) + dℓ),    dw = r,    dQ = dS K + w∘(A d₂),    dK = dSᵀQ + Aᵀ(w∘d₁)
+    dS = A∘(M − rowsum(A∘M)),    dQ = dS K + A d₂,    dK = dSᵀQ + Aᵀd₁
 
-Everything runs over chunks of queries, and A is made again in the backward pass: beside tensors
-like Q, at most ``CHUNK`` rows of A are held per head.
+Both steps are made either of PyTorch's fused attention (:mod:`.fused_attention`) or of chunks of
+queries (:mod:`.chunked_attention`); A is made again in the backward pass.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.potentials.last_derivative import last_derivative
-
-CHUNK = 128  # as fast as any other on a CPU, and 1.1 to 3 times faster than whole matrices
+from energydiff.potentials import chunked_attention, fused_attention
+from energydiff.potentials.last_derivative import LastDerivative
 
 
 def attention_terms(
-    q: Tensor, k: Tensor, weight: Tensor, self_excluded: bool = False
+    q: Tensor, k: Tensor, self_excluded: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """ℓ = logsumexp over keys of QKᵀ, and the gradient of Σ_C w_C ℓ_C: (ℓ, ∂Q, ∂K).
+    """Σ_C ℓ_C, where ℓ = logsumexp over keys of QKᵀ, and its gradient: (Σℓ, AK, AᵀQ).
 
-    An inverse temperature β belongs into ``q``: with q = βQ and w = −1/β, Σ w ℓ is the attention
-    energy. ``torch.func`` works on all three. ℓ is twice differentiable, the gradients once: what
-    would be a third derivative of Σ w ℓ raises.
+    An inverse temperature β belongs into ``q``. ``torch.func`` works on all three. Σℓ is twice
+    differentiable, the gradients once: what would be a third derivative of Σℓ raises.
 
     Args:
         q: (…, N, Y).
         k: (…, M, Y).
-        weight: w, broadcast to (…, N).
         self_excluded: no query sees the key of its own token; M = N.
 
     Returns:
-        ℓ (…, N), in float32 or wider; ∂Q like ``q``; ∂K like ``k``.
+        Σℓ (…,), in float32 or wider; AK like ``q``; AᵀQ like ``k``.
 
     Raises:
         UserError: with ``self_excluded``, one token alone, which would have nothing to attend to.
     """
     _require_another(k, self_excluded)
-    weight = weight.to(torch.promote_types(q.dtype, torch.float32)).expand(q.shape[:-1])
-    return _Terms.apply(q, k, weight, self_excluded)
+    if torch.compiler.is_compiling():
+        return chunked_attention.whole(q, k, self_excluded)
+    return _Terms.apply(q, k, self_excluded)
 
 
-def attention_value(q: Tensor, k: Tensor, weight: Tensor, self_excluded: bool = False) -> Tensor:
-    """ℓ of :func:`attention_terms` alone, without the work of the gradients if none are enabled."""
-    if torch.is_grad_enabled():  # an ordinary backward through ℓ would hold whole matrices
-        return attention_terms(q, k, weight, self_excluded)[0]
+def attention_value(q: Tensor, k: Tensor, self_excluded: bool = False) -> Tensor:
+    """Σℓ of :func:`attention_terms` alone, without the work of the gradients if none are
+    enabled."""
+    # An ordinary backward through ℓ would hold whole matrices; a compiler drops what is unused.
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return attention_terms(q, k, self_excluded)[0]
     _require_another(k, self_excluded)
-    with torch.autocast(q.device.type, enabled=False):
-        chunks = [_logits(qc, k, rows, self_excluded).logsumexp(-1) for rows, qc in _chunks(q)]
-    return torch.cat(chunks, -1)
+    return _Value.apply(q, k, self_excluded)
+
+
+def _fused(q: Tensor, k: Tensor, self_excluded: bool) -> bool:
+    """The one choice between fused attention and chunks: fused kernels take no mask, and not every
+    device and precision has one."""
+    return not self_excluded and fused_attention.serves(q, k)
 
 
 class _Terms(torch.autograd.Function):
     @staticmethod
-    def forward(q: Tensor, k: Tensor, w: Tensor, self_excluded: bool) -> tuple[Tensor, ...]:  # type: ignore[override]
-        lse, to_q = [], []
-        to_k = torch.zeros_like(k, dtype=w.dtype)
-        with torch.autocast(q.device.type, enabled=False):
-            for rows, qc, wc in _chunks(q, w):
-                s = _logits(qc, k, rows, self_excluded)
-                lse.append(s.logsumexp(-1))
-                a = (s - lse[-1][..., None]).exp().to(q.dtype)
-                to_q.append((wc * (a @ k)).to(q.dtype))
-                to_k += a.mT @ (wc * qc).to(q.dtype)
-        return torch.cat(lse, -1), torch.cat(to_q, -2), to_k.to(k.dtype)
+    def forward(q: Tensor, k: Tensor, self_excluded: bool) -> tuple[Tensor, ...]:  # type: ignore[override]
+        if _fused(q, k, self_excluded):
+            return fused_attention.terms(q, k)
+        return chunked_attention.terms(q, k, self_excluded)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        q, k, w, ctx.self_excluded = inputs
-        ctx.save_for_backward(q, k, w, output[0])
-        ctx.save_for_forward(q, k, w, output[0])
+        q, k, ctx.self_excluded = inputs
+        ctx.save_for_backward(q, k, *output[1:])
+        ctx.save_for_forward(q, k)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, d_l: Tensor | None, d1: Tensor | None, d2: Tensor | None) -> Any:  # type: ignore[override]
-        if d1 is None and d2 is None:  # a plain function of ℓ: may be differentiated again
-            if d_l is None:
-                return None, None, None, None
-            q, k = ctx.saved_tensors[:2]
-            return *_Terms.apply(q, k, d_l, ctx.self_excluded)[1:], None, None
-        q, k, _, lse = ctx.saved_tensors
-        return *_second(
-            ctx,
-            torch.zeros_like(lse) if d_l is None else d_l,
-            torch.zeros_like(q) if d1 is None else d1,
-            torch.zeros_like(k) if d2 is None else d2,
-        ), None
+        q, k, to_q, to_k = ctx.saved_tensors
+        via_value, via_gradient = None, None
+        if d_l is not None:  # may be differentiated again
+            d_l = d_l[..., None, None].to(q.dtype)
+            via_value = d_l * to_q, d_l * to_k
+        if d1 is not None or d2 is not None:
+            d1 = torch.zeros_like(q) if d1 is None else d1
+            d2 = torch.zeros_like(k) if d2 is None else d2
+            via_gradient = _Pullback.apply(q, k, d1, d2, ctx.self_excluded)
+        if via_value is None or via_gradient is None:
+            return *(via_value or via_gradient or (None, None)), None
+        return via_value[0] + via_gradient[0], via_value[1] + via_gradient[1], None
 
     @staticmethod
-    def jvp(ctx: Any, t_q: Tensor | None, t_k: Tensor | None, t_w: Tensor | None, _: Any) -> Any:  # type: ignore[override]
-        q, k, w, lse = ctx.saved_tensors
+    def jvp(ctx: Any, t_q: Tensor | None, t_k: Tensor | None, _: Any) -> Any:  # type: ignore[override]
+        q, k = ctx.saved_tensors
         t_q = torch.zeros_like(q) if t_q is None else t_q
         t_k = torch.zeros_like(k) if t_k is None else t_k
-        t_w = torch.zeros_like(w) if t_w is None else t_w
-        t_lse, t_to_q = [], []
-        t_to_k: Any = 0
-        for rows, qc, wc, tqc, twc, lc in _chunks(q, w, t_q, t_w, lse):
-            a = (_logits(qc, k, rows, ctx.self_excluded) - lc).exp()
-            ds = tqc @ k.mT + qc @ t_k.mT
-            dl = (a * ds).sum(-1, keepdim=True)
-            da = a * (ds - dl)
-            t_lse.append(dl.squeeze(-1))
-            t_to_q.append(twc * (a @ k) + wc * (da @ k + a @ t_k))
-            t_to_k = t_to_k + da.mT @ (wc * qc) + a.mT @ (twc * qc + wc * tqc)
-        return torch.cat(t_lse, -1), torch.cat(t_to_q, -2), t_to_k
+        return chunked_attention.pushforward(q, k, t_q, t_k, ctx.self_excluded)
 
     @staticmethod
-    def vmap(  # type: ignore[override]
-        info: Any, in_dims: tuple[Any, ...], q: Tensor, k: Tensor, w: Tensor, self_excluded: bool
-    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        batched = (
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:  # type: ignore[override]
+        return _Terms.apply(*_batched(info, in_dims, inputs)), (0, 0, 0)
+
+
+class _Value(torch.autograd.Function):
+    """Σℓ where no gradients are enabled."""
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, self_excluded: bool) -> Tensor:  # type: ignore[override]
+        if _fused(q, k, self_excluded):
+            return fused_attention.value(q, k)
+        return chunked_attention.value(q, k, self_excluded)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _Terms.setup_context(ctx, inputs, (output,))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:  # type: ignore[override]
+        return _Terms.jvp(ctx, *tangents)[0]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:  # type: ignore[override]
+        return _Value.apply(*_batched(info, in_dims, inputs)), 0
+
+
+class _Pullback(LastDerivative):
+    """Cotangents of (AK, AᵀQ) to those of (Q, K)."""
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, d1: Tensor, d2: Tensor, self_excluded: bool) -> Any:  # type: ignore[override]
+        if _fused(q, k, self_excluded):
+            return fused_attention.pullback(q, k, d1, d2)
+        return chunked_attention.pullback(q, k, d1, d2, self_excluded)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:  # type: ignore[override]
+        return _Pullback.apply(*_batched(info, in_dims, inputs)), (0, 0)
+
+
+def _batched(info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> list[Any]:
+    """All tensors with the batch in front; the last input is none."""
+    return [
+        *(
             t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
-            for t, d in zip((q, k, w), in_dims, strict=False)
-        )
-        return _Terms.apply(*batched, self_excluded), (0, 0, 0)
-
-
-@last_derivative
-def _second(ctx: Any, d_l: Tensor, d1: Tensor, d2: Tensor) -> tuple[Tensor, ...]:
-    """Cotangents of (ℓ, ∂Q, ∂K) to those of (Q, K, w)."""
-    q, k, w, lse = ctx.saved_tensors
-    to_q, to_w = [], []
-    to_k: Any = 0
-    with torch.autocast(q.device.type, enabled=False):
-        for rows, qc, wc, lc, dlc, d1c in _chunks(q, w, lse, d_l, d1):
-            a = (_logits(qc, k, rows, ctx.self_excluded) - lc).exp()
-            m = (d1c @ k.mT + qc @ d2.mT).to(a.dtype)
-            r = (a * m).sum(-1, keepdim=True)
-            ds = (a * (wc * (m - r) + dlc)).to(q.dtype)
-            a = a.to(q.dtype)
-            to_q.append((ds @ k + wc * (a @ d2)).to(q.dtype))
-            to_w.append(r.squeeze(-1))
-            to_k = to_k + (ds.mT @ qc + a.mT @ (wc * d1c).to(q.dtype)).to(w.dtype)
-    return torch.cat(to_q, -2), to_k.to(k.dtype), torch.cat(to_w, -1)
+            for t, d in zip(inputs[:-1], in_dims, strict=False)
+        ),
+        inputs[-1],
+    ]
 
 
 def _require_another(k: Tensor, self_excluded: bool) -> None:
@@ -152,21 +158,3 @@ def _require_another(k: Tensor, self_excluded: bool) -> None:
             "self_excluded attention needs at least two tokens, got one: there is nothing else to"
             " attend to."
         )
-
-
-def _chunks(q: Tensor, *others: Tensor) -> Iterator[tuple[Any, ...]]:
-    """(rows, chunk of q, …) over ``CHUNK`` queries; what has no last axis gets one of length 1."""
-    per_query = (q, *(t if t.ndim == q.ndim else t[..., None] for t in others))
-    for start in range(0, q.shape[-2], CHUNK):
-        rows = slice(start, min(start + CHUNK, q.shape[-2]))
-        yield rows, *(t[..., rows, :] for t in per_query)
-
-
-def _logits(q: Tensor, k: Tensor, rows: slice, self_excluded: bool) -> Tensor:
-    """Some rows of QKᵀ in float32 or wider, −∞ where a token would see itself."""
-    s = q @ k.mT
-    s = s.to(torch.promote_types(s.dtype, torch.float32))
-    if self_excluded:
-        query = torch.arange(rows.start, rows.stop, device=s.device)
-        s = s.masked_fill(query[:, None] == torch.arange(k.shape[-2], device=s.device), -torch.inf)
-    return s

@@ -74,23 +74,25 @@ class AttentionEnergy(EnergyTerm):
 
     def forward(self, g: Tensor, e: Tensor | None = None) -> Tensor:
         q, k, _, weight = self._inputs(g, e)
-        return (weight * attention_value(q, k, weight, self.self_excluded)).sum(2).sum(1)
+        return (weight * attention_value(q, k, self.self_excluded)).sum(1)
 
     def value_and_grads(self, g: Tensor, e: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         q, k, beta, weight = self._inputs(g, e)
-        lse, to_q, to_k = attention_terms(q, k, weight, self.self_excluded)
-        value = (weight * lse).sum(2)  # per head
+        total, to_q, to_k = attention_terms(q, k, self.self_excluded)
+        value = weight * total  # per head
+        weight = weight[..., None, None].to(q.dtype)
+        to_q, to_k = weight * to_q, weight * to_k
         to_e = (q * to_q).sum((2, 3)) - value
         grad = rearrange([beta * to_q, to_k], "t b h n y -> b n (t h y)")
         return value.sum(1), grad @ self.projection.flatten(0, 2), to_e
 
     def _inputs(self, g: Tensor, e: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """βQ and K, (B, H, N, Y), β (…, H, 1, 1) in their dtype, and −w/β, (…, H, 1)."""
+        """βQ and K, (B, H, N, Y), β (…, H, 1, 1) in their dtype, and −w/β, (…, H)."""
         two, heads, head_width, _ = self.projection.shape
         flat = self.projection.flatten(0, 2)
         q, k = rearrange(g @ flat.mT, "b n (t h y) -> t b h n y", t=two, h=heads)
         beta = head_width**-0.5 * (torch.ones_like(self.weights) if e is None else e.exp())
-        weight = (-self.weights / beta)[..., None]
+        weight = -self.weights / beta
         beta = beta[..., None, None].to(q.dtype)
         return beta * q, k, beta, weight
 

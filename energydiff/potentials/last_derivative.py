@@ -33,15 +33,11 @@ def last_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-class _Last(torch.autograd.Function):
-    generate_vmap_rule = True
+class LastDerivative(torch.autograd.Function):
+    """An autograd function whose results may not be differentiated: doing so raises."""
 
     @staticmethod
-    def forward(result: Tensor, *inputs: Tensor) -> Tensor:  # type: ignore[override]
-        return result.view_as(result)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         pass
 
     @staticmethod
@@ -50,3 +46,11 @@ class _Last(torch.autograd.Function):
             "a third derivative of a potential was asked for, but its second derivatives are"
             " written out and cannot be differentiated again."
         )
+
+
+class _Last(LastDerivative):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(result: Tensor, *inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return result.view_as(result)

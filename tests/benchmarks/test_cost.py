@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from benchmarks.cost.__main__ import main
 from benchmarks.cost.cases import CASES, QUICK_CASES
@@ -89,6 +90,15 @@ def test_operations_of_a_product_and_its_gradient() -> None:
     forward = 2 * 3 * 4 * 5
     assert operations(lambda: a @ b) == forward
     assert operations(lambda: (a @ b).sum().backward()) == 3 * forward
+
+
+def test_operations_of_fused_attention() -> None:
+    """Two products forward, five in the backward, which makes one of them again."""
+    q, k, v = (torch.randn(2, 3, n, 8, requires_grad=True) for n in (5, 7, 7))
+    product = 2 * (2 * 3) * 5 * 7 * 8
+    forward = F.scaled_dot_product_attention
+    assert operations(lambda: forward(q, k, v)) == 2 * product
+    assert operations(lambda: forward(q, k, v).sum().backward()) == 7 * product
 
 
 def test_peak_counts_what_is_alive_at_once() -> None:

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from energydiff.errors import UserError
 from energydiff.memory.lagrangians import LayerNorm
-from energydiff.potentials.energy_attention import CHUNK
+from energydiff.potentials.chunked_attention import ROWS
 from energydiff.potentials.energy_block import EnergyTransformerBlock
 from energydiff.potentials.energy_terms import AttentionEnergy, EnergyLayerNorm, MemoryEnergy
 
@@ -84,7 +84,7 @@ def test_a_term_and_its_training_against_autograd(
 
 
 @pytest.mark.parametrize("name", [*TERMS, "block"])
-@pytest.mark.parametrize("tokens", [5, CHUNK + 3])
+@pytest.mark.parametrize("tokens", [5, ROWS + 3])
 def test_a_value_alone_is_the_value_beside_the_gradient(name: str, tokens: int) -> None:
     term = TERMS[name]() if name in TERMS else EnergyTransformerBlock(6, 2, 4, 7)
     g, e = torch.randn(2, tokens, 6), 0.5 * torch.randn(2, term.size)
