@@ -49,6 +49,8 @@ def attention_terms(
     """
     _require_another(k, self_excluded)
     weight = weight.to(torch.promote_types(q.dtype, torch.float32)).expand(q.shape[:-1])
+    if torch.compiler.is_compiling():
+        return _whole(q, k, weight, self_excluded)
     return _Terms.apply(q, k, weight, self_excluded)
 
 
@@ -60,6 +62,19 @@ def attention_value(q: Tensor, k: Tensor, weight: Tensor, self_excluded: bool = 
     with torch.autocast(q.device.type, enabled=False):
         chunks = [_logits(qc, k, rows, self_excluded).logsumexp(-1) for rows, qc in _chunks(q)]
     return torch.cat(chunks, -1)
+
+
+def _whole(
+    q: Tensor, k: Tensor, weight: Tensor, self_excluded: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in ordinary operations on whole matrices, for a compiler to differentiate."""
+    with torch.autocast(q.device.type, enabled=False):
+        s = _logits(q, k, slice(0, q.shape[-2]), self_excluded)
+        lse = s.logsumexp(-1)
+        a, w = (s - lse[..., None]).exp().to(q.dtype), weight[..., None]
+        to_q = (w * (a @ k)).to(q.dtype)
+        to_k = (a.mT @ (w * q).to(q.dtype)).to(k.dtype)
+    return lse, to_q, to_k
 
 
 class _Terms(torch.autograd.Function):
