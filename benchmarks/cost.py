@@ -9,7 +9,6 @@ sampling with trace and certificate against sampling without. All in one run, in
 """
 
 import argparse
-import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,13 +139,13 @@ def without_zeros(model: Denoiser) -> Denoiser:
     return model
 
 
-def training_step(model: Denoiser, denoise: Callable[..., Tensor], clean: Tensor) -> Work:
+def training_step(model: Denoiser, clean: Tensor) -> Work:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     sigma = torch.rand(len(clean), device=clean.device) + 0.1
     noisy = clean + sigma.view(-1, 1, 1, 1) * torch.randn_like(clean)
 
     def work() -> None:
-        loss = (denoise(noisy, sigma) - clean).square().mean()
+        loss = (model.denoise(noisy, sigma) - clean).square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -155,12 +154,12 @@ def training_step(model: Denoiser, denoise: Callable[..., Tensor], clean: Tensor
     return work
 
 
-def denoiser_call(denoise: Callable[..., Tensor], x: Tensor) -> Work:
+def denoiser_call(model: Denoiser, x: Tensor) -> Work:
     sigma = torch.rand(len(x), device=x.device) + 0.1
 
     def work() -> None:
         with torch.no_grad():
-            denoise(x, sigma)
+            model.denoise(x, sigma)
 
     return work
 
@@ -170,9 +169,8 @@ def cost_rows(case: Case, rounds: int, device: str, compile: bool) -> list[Row]:
         "baseline": build(case, "unconstrained", device),
         "energy": build(case, "inner_product", device),
     }
-    compile = compile and case.energy is None  # a scalar network is written out and not compiled
     if compile:
-        models["compiled baseline"] = copy.deepcopy(models["baseline"])
+        models["compiled baseline"] = build(case, "unconstrained", device, compile=True)
         models["compiled energy"] = build(case, "inner_product", device, compile=True)
     x = SIGMA_DATA * torch.randn(case.images, *models["energy"].shape, device=device)
     rows = []
@@ -181,12 +179,7 @@ def cost_rows(case: Case, rounds: int, device: str, compile: bool) -> list[Row]:
         for name, model in models.items():
             # A model that samples is as energydiff.load hands it out: in eval mode and frozen.
             model.train(quantity == "training step").requires_grad_(model.training)
-            denoise = model.denoise
-            if name == "compiled baseline":
-                denoise = torch.compile(denoise, fullgraph=True)
-            work[name] = (
-                training_step(model, denoise, x) if model.training else denoiser_call(denoise, x)
-            )
+            work[name] = training_step(model, x) if model.training else denoiser_call(model, x)
         eager = {name: work[name] for name in ("baseline", "energy")}
         counts = {name: operations(w) for name, w in eager.items()}
         memory = {name: peak_bytes(w, device) for name, w in eager.items()}
