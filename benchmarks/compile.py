@@ -125,7 +125,7 @@ def mean_loss(objective: Objective, model: Denoiser, batch: NoisyBatch, bf16: bo
 def loss_and_gradient(model: Denoiser, loss: Tensor) -> tuple[float, Tensor]:
     loss.backward()
     grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-    return float(loss), torch.cat(grads)
+    return loss.item(), torch.cat(grads)
 
 
 def show(row: Row) -> None:

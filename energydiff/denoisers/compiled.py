@@ -85,12 +85,15 @@ def _require_equal(
     if expected[0].requires_grad:
         learned = [p for p in parameters if p.requires_grad]
         along = [answer.detach() / answer.detach().norm().clamp_min(1e-12) for answer in expected]
-        gradients = (
-            torch.autograd.grad(answers, learned, along, allow_unused=True, materialize_grads=True)
-            for answers in (found, expected)
-        )
-        flat = (torch.cat([g.flatten() for g in each]) for each in gradients)
-        pairs.append((f"training gradient of the compiled {name}", *flat))
+
+        def gradient(answers: list[Tensor]) -> Tensor:
+            parts = torch.autograd.grad(
+                answers, learned, along, allow_unused=True, materialize_grads=True
+            )
+            return torch.cat([part.flatten() for part in parts])
+
+        what = f"training gradient of the compiled {name}"
+        pairs.append((what, gradient(found), gradient(expected)))
     for what, mine, theirs in pairs:
         mine, theirs = mine.detach(), theirs.detach()
         error = float((mine - theirs).norm() / theirs.norm().clamp_min(1e-12))

@@ -41,7 +41,9 @@ class ConditionedScalar(ScalarNetwork):
         self, u: Tensor, c: Tensor, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         # One value per sample, so that each has its own derivative.
-        e, pullback = torch.func.vjp(lambda c: self.conditioning(c, label), c.contiguous())
+        e, pullback = torch.func.vjp(  # type: ignore[misc]
+            lambda c: self.conditioning(c, label), c.contiguous()
+        )
         phi, to_u, to_e = self.pull(u, e)
         (to_c,) = pullback(tuple(to_e))
         return phi, to_u, to_c
