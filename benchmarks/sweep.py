@@ -93,9 +93,7 @@ def _costs(models: Mapping[str, Denoiser], quantity: str, trains: bool) -> list[
     work: dict[str, Work] = {}
     for name, model in models.items():
         model.train(trains).requires_grad_(trains)
-        work[name] = (
-            training_step(model, model.denoise, x) if trains else denoiser_call(model.denoise, x)
-        )
+        work[name] = training_step(model, x) if trains else denoiser_call(model, x)
     counts = [operations(one) for one in work.values()]
     first, *others = timings(work, ROUNDS, "cpu").values()
     times = [timing.over(first).median for timing in (first, *others)]

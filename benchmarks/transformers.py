@@ -106,9 +106,7 @@ def _costs(out: Path, seed: int, trains: bool, images: int = 64, rounds: int = 2
     for arm in reversed(ARMS):
         model = open_model(run_folder(out, arm, seed)).denoiser.train(trains)
         model.requires_grad_(trains)
-        work[arm] = (
-            training_step(model, model.denoise, x) if trains else denoiser_call(model.denoise, x)
-        )
+        work[arm] = training_step(model, x) if trains else denoiser_call(model, x)
     taken = timings(work, rounds, "cpu")
     last = taken[list(ARMS)[-1]]
     return [taken[arm].over(last).median for arm in ARMS]

@@ -74,9 +74,21 @@ def value_and_derivatives(function: Callable[..., Tensor], *inputs: Tensor) -> t
 
     A graph through them is kept where gradients are enabled.
     """
+    if torch.compiler.is_compiling():  # which follows torch.func alone
+        return _by_torch_func(function, *inputs)
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         leaves = [t if keep and t.requires_grad else t.detach().requires_grad_() for t in inputs]
         value = function(*leaves)
         derivatives = torch.autograd.grad(value.sum(), leaves, create_graph=keep)
     return (value if keep else value.detach(), *derivatives)
+
+
+def _by_torch_func(function: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
+    def total(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+        value = function(*inputs)
+        return value.sum(), value
+
+    over_all = torch.func.grad_and_value(total, tuple(range(len(inputs))), has_aux=True)
+    derivatives, (_, value) = over_all(*inputs)
+    return (value, *derivatives)

@@ -58,6 +58,11 @@ class Case:
     peers: bool = False
     sampled_images: int = 0
 
+    @property
+    def parametrization(self) -> str:
+        """Of the energy."""
+        return "inner_product" if self.energy is None else "scalar"
+
 
 TRANSFORMER_LIMITS = Limits(2.1, 2.0)  # of ½⟨u, F⟩, as the next
 UNET_LIMITS = Limits(2.3, 2.0)
@@ -180,12 +185,11 @@ QUICK_CASES = [
 ]
 
 
-def build(case: Case, unconstrained: bool, device: str, compile: bool = False) -> Denoiser:
+def build(case: Case, parametrization: str, device: str, compile: bool = False) -> Denoiser:
     """A model with no layer left at zero, as if some training had happened."""
     torch.manual_seed(0)
     network: Network = case.baseline()
-    parametrization = "unconstrained" if unconstrained else "inner_product"
-    if case.energy is not None and not unconstrained:
-        network, parametrization = case.energy(), "scalar"
+    if case.energy is not None and parametrization == case.parametrization:
+        network = case.energy()
     model = build_denoiser(network, SIGMA_DATA, parametrization, compile)
     return without_zeros(model).to(device)

@@ -1,6 +1,5 @@
 """Measured ratios of one case, all contestants in turn within one run."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +8,8 @@ from benchmarks.cost.cases import SIGMA_DATA, Case, build
 from benchmarks.cost.peers import PlainAutograd, peers_of
 from benchmarks.cost.work import denoiser_call, training_step
 from energydiff.denoisers import EnergyDenoiser
+from energydiff.denoisers.description import UNCONSTRAINED
 from energydiff.energies import Denoiser
-from energydiff.errors import UserError
 from energydiff.evaluation.cost import Work, operations, peak_bytes, timings
 from energydiff.sampling import Euler, Heun, certify, karras_sigmas
 
@@ -50,7 +49,7 @@ class Row:
 
 def cost_rows(case: Case, rounds: int, device: str, compile: bool) -> list[Row]:
     """A training step and a denoiser call of the energy beside all that it is measured against."""
-    energy = build(case, False, device)
+    energy = build(case, case.parametrization, device)
     models = _contestants(case, energy, device, compile)
     x = SIGMA_DATA * torch.randn(case.images, *energy.shape, device=device)
     return [
@@ -62,7 +61,7 @@ def cost_rows(case: Case, rounds: int, device: str, compile: bool) -> list[Row]:
 
 def sampling_rows(case: Case, rounds: int, device: str, steps: int) -> list[Row]:
     """Sampling with trace and certificate against sampling without."""
-    model = build(case, False, device).eval().requires_grad_(False)
+    model = build(case, case.parametrization, device).eval().requires_grad_(False)
     sigmas = karras_sigmas(steps=steps, sigma_min=0.02, sigma_max=10.0, rho=7.0)
     x = 10.0 * torch.randn(case.sampled_images, *model.shape, device=device)
     rows = []
@@ -92,14 +91,11 @@ def sampling_rows(case: Case, rounds: int, device: str, steps: int) -> list[Row]
 
 def _contestants(case: Case, energy: Denoiser, device: str, compile: bool) -> dict[str, Model]:
     """The energy, its baseline and whatever else it is measured against."""
-    baseline = build(case, True, device)
+    baseline = build(case, UNCONSTRAINED, device)
     models: dict[str, Model] = {"baseline": baseline, "energy": energy}
     if compile:
-        models["compiled baseline"] = copy.deepcopy(baseline)
-        try:
-            models["compiled energy"] = build(case, False, device, compile=True)
-        except UserError as error:
-            print(f"  not compiled: {error}")
+        models["compiled baseline"] = build(case, UNCONSTRAINED, device, compile=True)
+        models["compiled energy"] = build(case, case.parametrization, device, compile=True)
     if case.peers and isinstance(energy, EnergyDenoiser):
         models |= peers_of(energy)
     return models
@@ -110,12 +106,7 @@ def _work(models: dict[str, Model], quantity: str, x: torch.Tensor) -> dict[str,
     for name, model in models.items():
         # A model that samples is as energydiff.load hands it out: in eval mode and frozen.
         model.train(quantity == "training step").requires_grad_(model.training)
-        denoise = model.denoise
-        if name == "compiled baseline":
-            denoise = torch.compile(denoise, fullgraph=True)
-        work[name] = (
-            training_step(model, denoise, x) if model.training else denoiser_call(denoise, x)
-        )
+        work[name] = training_step(model, x) if model.training else denoiser_call(model, x)
     return work
 
 

@@ -1,7 +1,7 @@
 """What is timed: a training step and a denoiser call of any model with ``denoise``."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,22 @@ def without_zeros(model: Model) -> Model:
     return model
 
 
-def training_step(model: nn.Module, denoise: Callable[..., Tensor], clean: Tensor) -> Work:
+class Denoises(Protocol):
+    """A model of ours, or another package's."""
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+def training_step(model: Denoises, clean: Tensor) -> Work:
     """Forward, loss, backward, clipping and AdamW, on noise levels of each image's own."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     sigma = torch.rand(len(clean), device=clean.device) + 0.1
     noisy = clean + sigma.view(-1, 1, 1, 1) * torch.randn_like(clean)
 
     def work() -> None:
-        loss = (denoise(noisy, sigma) - clean).square().mean()
+        loss = (model.denoise(noisy, sigma) - clean).square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -35,12 +43,12 @@ def training_step(model: nn.Module, denoise: Callable[..., Tensor], clean: Tenso
     return work
 
 
-def denoiser_call(denoise: Callable[..., Tensor], x: Tensor) -> Work:
+def denoiser_call(model: Denoises, x: Tensor) -> Work:
     """One denoised batch under ``no_grad``."""
     sigma = torch.rand(len(x), device=x.device) + 0.1
 
     def work() -> None:
         with torch.no_grad():
-            denoise(x, sigma)
+            model.denoise(x, sigma)
 
     return work

@@ -6,6 +6,7 @@ from typing import Any, NoReturn, Self
 import torch
 from torch import Tensor
 
+from energydiff.denoisers.compiled import compilable
 from energydiff.denoisers.description import describe_learned, described_network
 from energydiff.energies.base import Energy, Sigma
 from energydiff.errors import UserError
@@ -30,10 +31,15 @@ class BlindEnergy(Energy):
     Attributes:
         resting_norm: ‖∇H‖ at which descent rests, units of H per unit of x; chosen on held-out data
             when training ends, 0 before.
+        compiler: the backend of ``torch.compile`` that its derivatives are compiled by, if any.
     """
 
     noise_blind = True
+    compiler: str | None = None
     resting_norm: Tensor
+
+    gradient = compilable(Energy.gradient)
+    gradients = compilable(Energy.gradients)
 
     def __init__(self, potential: Potential) -> None:
         super().__init__()

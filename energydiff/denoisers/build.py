@@ -5,7 +5,7 @@ from energydiff.denoisers.description import UNCONSTRAINED
 from energydiff.denoisers.preconditioned import EnergyDenoiser, UnconstrainedDenoiser
 from energydiff.energies import NoiseRange
 from energydiff.errors import UserError
-from energydiff.potentials import Backbone, Network, ScalarOutput
+from energydiff.potentials import Backbone, Network
 from energydiff.potentials.potential import find_potential
 
 
@@ -25,20 +25,16 @@ def build_denoiser(
             noise-blind ``dot``, ``squared_norm`` and ``coercive``, or a ``Potential`` of your own
             by its import path.
         sigma_data: σ_d, RMS of the data; a noise-blind energy has no use for it.
-        compile: compute energy and gradient in one compiled function.
+        compile: an energy and its derivatives, or the baseline's answer, run as one compiled
+            function (``torch.compile``), checked against the eager one on first use.
         noise: the noise levels it is made for.
     """
     model: EnergyDenoiser | UnconstrainedDenoiser | BlindEnergy
     kind = None if parametrization == UNCONSTRAINED else find_potential(parametrization)
-    if compile and (kind is None or kind.noise_blind or issubclass(kind, ScalarOutput)):
-        raise UserError(
-            f"compile joins a noise-aware energy and its autograd gradient: {parametrization} has"
-            " no energy, is noise-blind or has its gradient already written out."
-        )
     if kind is not None and kind.noise_blind:
         model = BlindEnergy(kind.of(backbone, sigma_data))
     elif kind is not None:
-        model = EnergyDenoiser(kind.of(backbone, sigma_data), sigma_data, compile)
+        model = EnergyDenoiser(kind.of(backbone, sigma_data), sigma_data)
     elif isinstance(backbone, Backbone):
         model = UnconstrainedDenoiser(backbone, sigma_data)
     else:
@@ -46,5 +42,5 @@ def build_denoiser(
             f"{type(backbone).__name__} is a scalar: it has no unconstrained form; train"
             " TokenNetwork or Transformer as its baseline."
         )
-    model.noise = noise
+    model.noise, model.compiler = noise, "inductor" if compile else None
     return model

@@ -1,94 +1,115 @@
-"""Energy and gradient as one compiled function, checked against the eager gradient.
+"""Methods of a model as compiled functions, each checked against the eager one.
 
 A compiled energy cannot be differentiated twice from outside. Differentiated inside, by
-``torch.func.grad_and_value``, it can: the compiler sees E and ∇E as one graph whose ordinary first
-backward is the training step.
+``torch.func``, it can: the compiler sees E and its derivatives as one graph whose ordinary first
+backward is the training step (:func:`energydiff.derivatives.value_and_derivatives`).
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import cache, partial, wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from energydiff.energies.base import Energy
 from energydiff.errors import UserError
 
-# Relative error of ∇E: what reordered float32 and bfloat16 sums may differ by.
-TOLERANCE, AUTOCAST_TOLERANCE = 1e-3, 5e-2
+# Relative errors: what reordered sums may differ by in float32, of which a GPU may keep ten bits
+# in training, and in bfloat16.
+TOLERANCE, AUTOCAST_TOLERANCE = 5e-3, 5e-2
 
-# The compiler counts versions per function, and every model of the process shares this one.
+# The compiler counts versions per method, and all models of the process share it.
 VERSIONS = 64
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 
-class CompiledGradient:
-    """Computes E (B,) and ∇E (like x) of an energy, compiling on first use.
 
-    Holds no weights and nothing compiled survives a copy or a pickle: a copied model compiles
-    again when it is first called.
+def compilable(method: Method) -> Method:
+    """Decorates a method of (x, σ, label): it runs as one compiled function where the model's
+    ``compiler`` names a backend of ``torch.compile``.
 
-    Args:
-        backend: of ``torch.compile``.
+    Each version that the compiler makes, as for another mode, precision or shape, is checked
+    against the method itself when it is new: its answer and, where there is a graph, the gradient
+    of its parameters. Nothing compiled belongs to a model: its weights, copies and files are those
+    of any other.
+
+    An x that requires a gradient is left to the method, whose graph alone can be differentiated
+    more than once.
+
+    Raises:
+        UserError: the method could not be compiled, or its answer or gradient differs.
     """
 
-    def __init__(self, backend: str = "inductor") -> None:
-        self.backend = backend
-        self._function: Callable[..., tuple[Tensor, Tensor]] | None = None
-        self._checked: set[tuple[bool, ...]] = set()
+    @cache
+    def compiled(backend: Any) -> Callable[..., Any]:
+        return torch.compile(method, fullgraph=True, backend=backend)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.backend,)
+    @wraps(method)
+    def wrapper(self: Any, x: Tensor, sigma: Tensor, label: Tensor | None) -> Any:
+        eager = partial(method, self, x, sigma, label)
+        if self.compiler is None or x.requires_grad or torch.compiler.is_compiling():
+            return eager()
+        # The compiler takes seconds to import.
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+        from torch._dynamo.utils import counters
 
-    def __call__(
-        self,
-        energy: Energy,
-        x: Tensor,
-        sigma: Tensor,
-        label: Tensor | None,
-        eager: Callable[[], tuple[Tensor, Tensor]],
-    ) -> tuple[Tensor, Tensor]:
-        """The compiled answer; ``eager`` gives the one it must equal, when this mode is new."""
-        if self._function is None:
-            self._function = torch.compile(
-                energy_and_gradient, fullgraph=True, backend=self.backend
-            )
+        fast = partial(compiled(self.compiler), self, x, sigma, label)
+        versions = counters["stats"]["unique_graphs"]
         try:
-            with torch._dynamo.config.patch(recompile_limit=VERSIONS):
-                answer = self._function(energy, x, sigma, label)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(error).strip().partition("\n")[0]
+            # DDP's own optimizer cuts graphs where its buckets end, and cannot cut torch.func's.
+            with torch._dynamo.config.patch(recompile_limit=VERSIONS, optimize_ddp=False):
+                answer = fast()
+                if counters["stats"]["unique_graphs"] > versions:
+                    autocast = torch.is_autocast_enabled(x.device.type)
+                    tolerance = AUTOCAST_TOLERANCE if autocast else TOLERANCE
+                    _require_equal(method.__name__, fast, eager, self.parameters(), tolerance)
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             raise UserError(
-                f"the energy could not be compiled ({reason}); build the model with compile=False."
+                f"the {method.__name__} of {type(self).__name__} could not be compiled"
+                f" ({_cause(error)}); build the model with compile=False."
             ) from error
-        mode = (energy.training, torch.is_grad_enabled(), label is not None)
-        if mode not in self._checked:
-            _require_equal(answer, eager(), torch.is_autocast_enabled(x.device.type))
-            self._checked.add(mode)
         return answer
 
-
-def energy_and_gradient(
-    energy: Energy, x: Tensor, sigma: Tensor, label: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """E (B,) and ∇E (like x), differentiated inside so that a compiler sees both."""
-
-    def total(x: Tensor) -> tuple[Tensor, Tensor]:
-        values = energy.forward(x, sigma, label)
-        return values.sum(), values
-
-    grad, (_, values) = torch.func.grad_and_value(total, has_aux=True)(x)
-    return values, grad
+    return cast(Method, wrapper)
 
 
 def _require_equal(
-    answer: tuple[Tensor, Tensor], eager: tuple[Tensor, Tensor], autocast: bool
+    name: str,
+    fast: Callable[[], Any],
+    eager: Callable[[], Any],
+    parameters: Iterable[Tensor],
+    tolerance: float,
 ) -> None:
-    tolerance = AUTOCAST_TOLERANCE if autocast else TOLERANCE
-    for name, mine, theirs in zip(("energy", "gradient"), answer, eager, strict=True):
+    """The answers and their gradient in all parameters together, along the answers themselves."""
+    found, expected = tree_leaves(fast()), tree_leaves(eager())
+    pairs = [(f"compiled {name}", *pair) for pair in zip(found, expected, strict=True)]
+    if expected[0].requires_grad:
+        learned = [p for p in parameters if p.requires_grad]
+        along = [answer.detach() / answer.detach().norm().clamp_min(1e-12) for answer in expected]
+
+        def gradient(answers: list[Tensor]) -> Tensor:
+            parts = torch.autograd.grad(
+                answers, learned, along, allow_unused=True, materialize_grads=True
+            )
+            return torch.cat([part.flatten() for part in parts])
+
+        what = f"training gradient of the compiled {name}"
+        pairs.append((what, gradient(found), gradient(expected)))
+    for what, mine, theirs in pairs:
         mine, theirs = mine.detach(), theirs.detach()
         error = float((mine - theirs).norm() / theirs.norm().clamp_min(1e-12))
         if not error <= tolerance:
             raise UserError(
-                f"the compiled {name} differs from the eager one by {error:.1e} of its size, more"
-                f" than {tolerance:.0e}; build the model with compile=False."
+                f"the {what} differs from the eager one by {error:.1e} of its size, more than"
+                f" {tolerance:.0e}; build the model with compile=False."
             )
+
+
+def _cause(error: BaseException) -> str:
+    """What a compiler's error is about, in a line."""
+    while isinstance(inner := getattr(error, "inner_exception", None), BaseException):
+        error = inner
+    first = str(error).strip().partition("\n")[0]
+    of_compiler = type(error).__module__.startswith("torch._dynamo")
+    return first if of_compiler else f"{type(error).__name__}: {first}"

@@ -11,13 +11,12 @@ N(0, (σ²+σ_d²) I), constant included. The unconstrained baseline puts the ra
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor
 
-from energydiff.denoisers.compiled import CompiledGradient
+from energydiff.denoisers.compiled import compilable
 from energydiff.denoisers.description import (
     UNCONSTRAINED,
     describe_learned,
@@ -36,11 +35,14 @@ class EnergyDenoiser(Energy):
     Args:
         potential: φ(u, c, label).
         sigma_data: σ_d, RMS of the data about zero, in units of x.
-        compile: compute energy and gradient in one compiled function (``torch.compile``), checked
-            against the eager gradient on first use.
+
+    Attributes:
+        compiler: the backend of ``torch.compile`` that its derivatives are compiled by, if any.
     """
 
-    def __init__(self, potential: Potential, sigma_data: float, compile: bool = False) -> None:
+    compiler: str | None = None
+
+    def __init__(self, potential: Potential, sigma_data: float) -> None:
         super().__init__()
         if potential.noise_blind:
             raise UserError(f"{type(potential).__name__} is noise-blind: make a BlindEnergy of it.")
@@ -50,7 +52,6 @@ class EnergyDenoiser(Energy):
         self.convex_denoiser = potential.convex_denoiser
         self.sigma_data = _positive_sigma_data(sigma_data)
         self.gauge = Gauge()
-        self.compiled = CompiledGradient() if compile else None
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         u, variance = _scale_input(x, sigma, self.sigma_data)
@@ -63,16 +64,15 @@ class EnergyDenoiser(Energy):
         )
         return gaussian - self.sigma_data / sigma * phi + self.gauge(sigma.log())
 
+    @compilable
     def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        if isinstance(self.potential, ScalarOutput):  # by the network's own gradient
-            u, variance = _scale_input(x, sigma, self.sigma_data)
-            phi, to_u = self.potential.value_and_grad(u, _noise_input(sigma), label)
-            return self._energy(u, variance, sigma, phi), self._grad(u, variance, sigma, to_u)
-        eager = partial(super().gradient, x, sigma, label)
-        if self.compiled is None or torch.compiler.is_compiling():
-            return eager()
-        return self.compiled(self, x, sigma, label, eager)
+        if not isinstance(self.potential, ScalarOutput):
+            return super().gradient(x, sigma, label)
+        u, variance = _scale_input(x, sigma, self.sigma_data)
+        phi, to_u = self.potential.value_and_grad(u, _noise_input(sigma), label)
+        return self._energy(u, variance, sigma, phi), self._grad(u, variance, sigma, to_u)
 
+    @compilable
     def gradients(
         self, x: Tensor, sigma: Tensor, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,7 +109,13 @@ class EnergyDenoiser(Energy):
 
 
 class UnconstrainedDenoiser(Denoiser):
-    """D = c_skip x + c_out F(u, c): the same backbone without an energy behind it."""
+    """D = c_skip x + c_out F(u, c): the same backbone without an energy behind it.
+
+    Attributes:
+        compiler: the backend of ``torch.compile`` that D is compiled by, if any.
+    """
+
+    compiler: str | None = None
 
     def __init__(self, backbone: Backbone, sigma_data: float) -> None:
         super().__init__()
@@ -127,7 +133,10 @@ class UnconstrainedDenoiser(Denoiser):
 
     def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         self.check(x, label)
-        sigma = sigma_vector(sigma, x)
+        return self._posterior_mean(x, sigma_vector(sigma, x), label)
+
+    @compilable
+    def _posterior_mean(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
         u, variance = _scale_input(x, sigma, self.sigma_data)
         raw = self.backbone(u, _noise_input(sigma), label).to(x.dtype)
         skip = self.sigma_data**2 / variance

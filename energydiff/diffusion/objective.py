@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from energydiff.denoisers import EnergyDenoiser
 from energydiff.diffusion.batch import NoisyBatch
 from energydiff.diffusion.noise import LogNormal, NoiseLevels
 from energydiff.energies.base import Denoiser, per_sample
@@ -91,11 +90,6 @@ class DualScoreMatching(Objective):
             raise NoEnergyError(
                 f"{type(denoiser).__name__} has no energy for DualScoreMatching to fit: set"
                 " model.objective to energydiff.diffusion.DenoisingScoreMatching."
-            )
-        if isinstance(denoiser, EnergyDenoiser) and denoiser.compiled is not None:
-            raise UserError(
-                "model.compile joins E and ∇E alone, and DualScoreMatching needs ∂E/∂log σ too:"
-                " train without it, or with energydiff.diffusion.DenoisingScoreMatching."
             )
 
     def __call__(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:

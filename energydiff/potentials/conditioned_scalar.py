@@ -40,10 +40,10 @@ class ConditionedScalar(ScalarNetwork):
     def value_and_grads(
         self, u: Tensor, c: Tensor, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad():
-            # One value per sample, so that each has its own derivative.
-            c = c.contiguous() if c.requires_grad else c.detach().clone().requires_grad_()
-            e = self.conditioning(c, label)
+        # One value per sample, so that each has its own derivative.
+        e, pullback = torch.func.vjp(  # type: ignore[misc]
+            lambda c: self.conditioning(c, label), c.contiguous()
+        )
         phi, to_u, to_e = self.pull(u, e)
-        (to_c,) = torch.autograd.grad(e, c, to_e, create_graph=torch.is_grad_enabled())
+        (to_c,) = pullback(tuple(to_e))
         return phi, to_u, to_c

@@ -37,7 +37,8 @@ class DiffusionModule(StreamModule):
         total_images: length of training.
         batch_size: images per optimizer step, from the data.
         classes: class names, from the data.
-        compile: compile energy and gradient as one function (minutes once, faster steps).
+        compile: run an energy and its derivatives, or the baseline, as one compiled function
+            (minutes once, faster steps).
     """
 
     def __init__(

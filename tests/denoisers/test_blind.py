@@ -152,8 +152,3 @@ def test_plain_descent_with_too_long_a_step_rises_where_armijo_does_not() -> Non
     assert not certify(plain.trace).holds
     assert certify(guarded.trace).holds
     assert certify(guarded.trace).descent_claim == "enforced"
-
-
-def test_compiling_a_blind_energy_is_refused() -> None:
-    with pytest.raises(UserError, match="coercive has"):
-        build_denoiser(MLP((DIM,)), 1.0, "coercive", compile=True)

@@ -148,10 +148,6 @@ def test_under_inference_mode_the_gradient_is_the_same() -> None:
             lambda: build_denoiser(EnergyTransformer((1, 8, 8)), 0.6, "unconstrained"),
             "no unconstrained form",
         ),
-        (
-            lambda: build_denoiser(EnergyTransformer((1, 8, 8)), 0.6, "scalar", compile=True),
-            "already written out",
-        ),
     ],
 )
 def test_a_mistake_is_one_sentence(build, message: str) -> None:
