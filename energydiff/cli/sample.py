@@ -18,6 +18,7 @@ from energydiff.drawing import Drawing, draw_samples
 from energydiff.energies import Denoiser, Guidance
 from energydiff.errors import UserError
 from energydiff.progress import is_first_rank
+from energydiff.random import RULE
 from energydiff.report.sampling import outside_range, require_room, write_sampling
 from energydiff.sampling import (
     Certificate,
@@ -108,6 +109,7 @@ def sample(
         "sampler": name,
         "sampler_options": options,
         "seed": seed,
+        "noise": RULE,
         "label": label,
         "class_index": classes[0] if len(classes) == 1 else list(classes) or None,
         "guidance": guidance,

@@ -21,6 +21,7 @@ from energydiff.evaluation.reference import versions
 from energydiff.evaluation.settings import Settings
 from energydiff.files import write_json, write_whole
 from energydiff.progress import is_first_rank
+from energydiff.random import RULE
 from energydiff.saving import SavedModel, describe
 
 CHUNK = 1_000
@@ -57,6 +58,7 @@ class Candidate:
             "steps": settings.steps,
             "sigmas": list(saved.denoiser.require_noise()),
             "seed": settings.seed,
+            "noise": RULE,
             "quantisation": QUANTISATION,
             "degraded": DEGRADATION if degraded else None,
             "versions": versions(),
