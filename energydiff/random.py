@@ -90,7 +90,8 @@ def philox(seed: int, indices: Tensor, number: int, stream: int) -> tuple[Tensor
     """Four tensors of words of 32 bits in int64, (len(indices), ⌈number / 4⌉) each."""
     block = torch.arange(-(-number // 4), device=indices.device)[None]
     index = indices[:, None]
-    counter = block, torch.full_like(block, stream), index & _WORD, (index >> 32) & _WORD
+    # A compiler may overflow where it multiplies what counts: the block is where it does not.
+    counter = index & _WORD, block, (index >> 32) & _WORD, torch.full_like(block, stream)
     return philox4x32(counter, (seed & _WORD, (seed >> 32) & _WORD))
 
 
@@ -101,12 +102,18 @@ def philox4x32(
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        # int64 overflows to the low 64 bits, which are those of the unsigned product.
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c2 = ((p1 >> 32) ^ c1 ^ k0) & _WORD, ((p0 >> 32) ^ c3 ^ k1) & _WORD
-        c1, c3 = p1 & _WORD, p0 & _WORD
+        low0, high0 = _product(c0, _MULTIPLIERS[0])
+        low1, high1 = _product(c2, _MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
     return c0, c1, c2, c3
+
+
+def _product(words: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """The low and the high word of words × factor. int64 must not overflow, which compilers rely
+    on: (factor − 2³²) × words does not, for factors above 2³¹, and lacks words × 2³²."""
+    product = words * (factor - (1 << 32))
+    return product & _WORD, (product >> 32) + words
 
 
 def _normal(words: tuple[Tensor, ...], size: int, dtype: torch.dtype) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Denoiser, per_sample
+from energydiff.energies.base import Denoiser
 from energydiff.errors import UserError
 from energydiff.random import SAMPLING, keyed_normal, keyed_uniform
 from energydiff.sampling.path import Step
@@ -65,15 +65,13 @@ class Point:
 
     def unless(self, taken: Tensor, there: "Point") -> "Point":
         """This point, and ``there`` where ``taken``, (B,): of energies, at the same σ."""
-        merged = (
+        wide = taken.view(-1, *[1] * (self.x.ndim - 1))
+        answer = Answer(
+            torch.where(wide, there.residual, self.residual),
             torch.where(taken, there.energy, self.energy),
             torch.where(taken, there.free_energy, self.free_energy),
         )
-        x, residual = (
-            torch.where(per_sample(taken, self.x), theirs, mine)
-            for theirs, mine in ((there.x, self.x), (there.residual, self.residual))
-        )
-        return Point(self.run, x, self.sigma, Answer(residual, *merged))
+        return Point(self.run, torch.where(wide, there.x, self.x), self.sigma, answer)
 
     def _of_an_energy(self, value: Tensor | None) -> Tensor:
         if value is None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from energydiff.data import Source
-from energydiff.energies.base import per_sample
 from energydiff.random import (
     CHOICES,
     HELD_OUT,
@@ -91,7 +90,8 @@ def with_training_draws(batch: Item, seed: int, flip: bool) -> Item:
     counts, raw = batch["count"], batch["raw"]
     choices = keyed_uniform(seed, counts, 3, CHOICES)
     if flip:
-        raw = torch.where(per_sample(choices[:, 2] < 0.5, raw), raw.flip(-1), raw)
+        mirrored = (choices[:, 2] < 0.5)[:, None, None, None]
+        raw = torch.where(mirrored, raw.flip(-1), raw)
     noise = keyed_normal(seed, counts, raw.shape[1:], TRAINING)
     return batch | {"raw": raw, "noise": noise, "uniform": choices[:, :2]}
 
