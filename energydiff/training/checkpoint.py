@@ -62,7 +62,8 @@ class Checkpoint:
                 f"{self.file} holds weights without the state of their training, and cannot be gone"
                 " on from: use --init to start from its weights."
             )
-        if self.content[CHECKPOINT_KEY].get("noise") != RULE:
+        unfinished = module.images_after(self.steps) < module.total_images
+        if unfinished and self.content[CHECKPOINT_KEY].get("noise") != RULE:
             raise UserError(
                 f"{self.file} is of a run whose images and noise were drawn by another rule than"
                 f" this version's ({RULE}), and the two are not mixed: finish it with the version"
