@@ -43,8 +43,8 @@ def keyed_normal(
 ) -> Tensor:
     """Standard normal noise, one independent draw per index: (len(indices), \\*shape).
 
-    By Box and Muller's formula in float64 from 32 bits, so |z| < 6.8; other types are rounded from
-    that. While it is drawn, noise takes its size again and some 40 MiB, or what one index needs.
+    Box & Muller 1958 in float64 from 32 bits, so |z| < 6.8; other types are rounded from that.
+    While it is drawn, noise takes its size again and some 40 MiB, or what one index needs.
     """
     indices, size = as_indices(indices), math.prod(shape)
     device = indices.device
@@ -117,7 +117,7 @@ def _product(words: Tensor, factor: int) -> tuple[Tensor, Tensor]:
 
 
 def _normal(words: tuple[Tensor, ...], size: int, dtype: torch.dtype) -> Tensor:
-    """Box and Muller 1958: (B, size)."""
+    """(B, size)."""
     normal = []
     for u, v in (words[:2], words[2:]):
         radius = ((u.double() + 0.5) * 2.0**-32).log().mul(-2).sqrt()
