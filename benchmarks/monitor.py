@@ -30,6 +30,7 @@ from energydiff.evaluation.cost import Work, timings
 from energydiff.files import write_json
 from energydiff.training import LyapunovMonitor, monitor
 from energydiff.training.module import DiffusionModule
+from energydiff.training.stream import with_training_draws
 
 CONFIGS = [f"configs/digits/energy_{name}.yaml" for name in ("mlp", "unet", "transformer")]
 FASHION = "configs/fashion_mnist/energy_transformer.yaml"
@@ -121,7 +122,8 @@ def _training(module: DiffusionModule, batches: Iterator[dict[str, torch.Tensor]
 
     def work() -> None:
         for _ in range(n):
-            loss = torch.stack(list(module.loss_parts(next(batches)).values())).sum(0).mean()
+            batch = with_training_draws(next(batches), seed=0, flip=False)
+            loss = torch.stack(list(module.loss_parts(batch).values())).sum(0).mean()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)

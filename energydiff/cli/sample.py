@@ -17,6 +17,7 @@ from energydiff.denoisers import STEP_SIZE, BlindEnergy
 from energydiff.drawing import Drawing, draw_to_first_rank
 from energydiff.energies import Denoiser, Guidance
 from energydiff.errors import UserError
+from energydiff.random import RULE
 from energydiff.report.sampling import outside_range, require_room, write_sampling
 from energydiff.sampling import (
     Certificate,
@@ -107,6 +108,7 @@ def sample(
         "sampler": name,
         "sampler_options": options,
         "seed": seed,
+        "noise": RULE,
         "label": label,
         "class_index": classes[0] if len(classes) == 1 else list(classes) or None,
         "guidance": guidance,

@@ -51,7 +51,7 @@ def calibrate_gauge(
         interval, stratum = draw % intervals, draw // intervals
         # σ is spread evenly over each interval, so the sum is the integral of c′ itself.
         log_sigma = grid[interval] + width * (stratum + 0.5) / strata
-        noise = keyed_normal(seed, draw.tolist(), energy.shape, CALIBRATION).to(data)
+        noise = keyed_normal(seed, draw.to(data.device), energy.shape, CALIBRATION, data.dtype)
         sigma = log_sigma.exp().to(data)
         # Two primes: each interval strides through all of the data from its own start.
         clean = data[(interval * 7919 + stratum * 104_729) % len(data)]
@@ -92,8 +92,8 @@ def _offset_at_sigma_max(
     differences = []
     for start in range(0, min(len(data), 2048), batch_size):
         x0 = data[start : start + batch_size]
-        draws = range(-1 - start, -1 - start - len(x0), -1)  # apart from the draws above
-        x = x0 + sigma * keyed_normal(seed, draws, energy.shape, CALIBRATION).to(x0)
+        draws = -1 - start - torch.arange(len(x0), device=x0.device)  # apart from those above
+        x = x0 + sigma * keyed_normal(seed, draws, energy.shape, CALIBRATION, x0.dtype)
         known = x.square().flatten(1).sum(1) / (2 * variance)
         known = known + 0.5 * energy.dim * math.log(2 * math.pi * variance)
         differences.append(known - energy(x, sigma))

@@ -20,6 +20,7 @@ from energydiff.evaluation.opened import OpenedModel
 from energydiff.evaluation.reference import versions
 from energydiff.evaluation.settings import Settings
 from energydiff.files import write_json, write_whole
+from energydiff.random import RULE
 from energydiff.ranks import is_first_rank, rank_count
 from energydiff.saving import SavedModel, describe
 
@@ -57,6 +58,7 @@ class Candidate:
             "steps": settings.steps,
             "sigmas": list(saved.denoiser.require_noise()),
             "seed": settings.seed,
+            "noise": RULE,
             "quantisation": QUANTISATION,
             "degraded": DEGRADATION if degraded else None,
             "versions": versions(),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.random import PROBE, keyed_generator
+from energydiff.random import PROBE, keyed_order
 
 FEWEST = 20
 INFINITY_POINTS = 15
@@ -79,8 +79,8 @@ def frechet_infinity(
     sizes = torch.linspace(smallest, n, INFINITY_POINTS, dtype=torch.float64).round().long()
     distances = []
     for i, size in enumerate(sizes.tolist()):
-        rows = keyed_generator(seed, i, PROBE).permutation(n)[:size]
-        statistics = gaussian_statistics(features[torch.from_numpy(rows).to(features.device)])
+        rows = keyed_order(seed, [i], n, PROBE)[0, :size].to(features.device)
+        statistics = gaussian_statistics(features[rows])
         distances.append(frechet_distance(*statistics, reference_mean, reference_cov))
     line = torch.stack([torch.ones_like(sizes), 1 / sizes], 1).double()
     fit = torch.linalg.lstsq(line, torch.tensor(distances, dtype=torch.float64)[:, None])

@@ -18,9 +18,10 @@ from energydiff.evaluation.frechet import frechet_distance, gaussian_statistics
 from energydiff.evaluation.images import QUANTISATION, image_batches, open_images
 from energydiff.evaluation.opened import OpenedModel
 from energydiff.evaluation.quality import measure_quality, require_measurable
-from energydiff.evaluation.records import BY_NUMBER, SHUFFLED, Floor, Provenance, Result
+from energydiff.evaluation.records import BY_NUMBER, NO_RULE, SHUFFLED, Floor, Provenance, Result
 from energydiff.evaluation.reference import Reference, reference_features, versions
 from energydiff.evaluation.settings import Settings
+from energydiff.random import RULE
 from energydiff.saving import SavedModel
 
 
@@ -79,6 +80,7 @@ class Measurement:
             weights="exponential moving average" if model else "images of a folder",
             versions=versions(),
             order=BY_NUMBER if model else SHUFFLED,
+            noise=RULE if model else NO_RULE,
         )
 
     def measure(self, model: OpenedModel) -> Result:

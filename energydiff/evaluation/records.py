@@ -15,6 +15,7 @@ from energydiff.sampling import Certificate
 
 Verdict = Literal["better", "worse", "not separable"]
 INCEPTION = "inception-v3-compat"
+NO_RULE = "none, or the earlier rule"
 BY_NUMBER, SHUFFLED = "by number", "shuffled by the seed and the names of the images"
 PUBLISHED_DIGITS = "6726825d"  # of its weights' SHA-256, in the name of the published file
 
@@ -36,6 +37,7 @@ class Provenance:
         versions: of energydiff, torch and torch-fidelity.
         order: of the samples before n are taken and fall into blocks; earlier results took the
             images of a folder by number.
+        noise: the rule by which samples' noise was drawn.
     """
 
     data: str
@@ -55,6 +57,7 @@ class Provenance:
     weights: str
     versions: dict[str, str]
     order: str = BY_NUMBER
+    noise: str = NO_RULE
 
     @property
     def makes_fid(self) -> bool:

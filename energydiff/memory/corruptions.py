@@ -6,17 +6,17 @@
 Each draws from one integer seed per sample, so a sample's corruption does not depend on its batch.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import scipy
 import torch
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.random import CORRUPTION, keyed_generator
+from energydiff.random import CORRUPTION, as_indices, keyed_normal, keyed_order, keyed_uniform
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Corruption(ABC):
 
     def __call__(self, x: Tensor, seeds: Iterable[int] | None = None) -> Corrupted:
         """``seeds``: one integer per sample of ``x`` (B, \\*shape); 0 to B − 1 by default."""
-        seeds = range(len(x)) if seeds is None else list(seeds)
+        seeds = as_indices(range(len(x)) if seeds is None else seeds).to(x.device)
         if len(seeds) != len(x) or not x.is_floating_point():
             raise UserError(
                 f"a corruption takes floating point samples and one seed for each, got"
                 f" {len(seeds)} seeds for x of shape {tuple(x.shape)} {x.dtype}."
             )
-        return self.corrupt(x, [keyed_generator(0, seed, CORRUPTION) for seed in seeds])
+        return self.corrupt(x, seeds)
 
     @abstractmethod
-    def corrupt(self, x: Tensor, draws: list[np.random.Generator]) -> Corrupted:
-        """The samples corrupted, with a generator for each."""
+    def corrupt(self, x: Tensor, seeds: Tensor) -> Corrupted:
+        """The samples corrupted, from ``seeds`` (B,) int64 on the device of x."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class GaussianNoise(Corruption):
     def __post_init__(self) -> None:
         _require_positive("std", self.std)
 
-    def corrupt(self, x: Tensor, draws: list[np.random.Generator]) -> Corrupted:
-        noise = np.stack([draw.standard_normal(x.shape[1:]) for draw in draws])
-        return Corrupted(x + self.std * torch.from_numpy(noise).to(x), None)
+    def corrupt(self, x: Tensor, seeds: Tensor) -> Corrupted:
+        noise = keyed_normal(0, seeds, x.shape[1:], CORRUPTION, x.dtype)
+        return Corrupted(x + self.std * noise, None)
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class Masking(Corruption):
     def __post_init__(self) -> None:
         _require_share(self.fraction)
 
-    def corrupt(self, x: Tensor, draws: list[np.random.Generator]) -> Corrupted:
+    def corrupt(self, x: Tensor, seeds: Tensor) -> Corrupted:
         pixels = x.shape[2:] if x.ndim == 4 else x.shape[1:]
-        hidden = _chosen(self.fraction, pixels, draws).to(x.device)
+        hidden = _chosen(self.fraction, pixels, seeds)
         return _hide(x, hidden[:, None] if x.ndim == 4 else hidden, self.fill)
 
 
@@ -96,18 +96,22 @@ class Occlusion(Corruption):
     at: tuple[int, int] | None = None
     fill: float = 0.0
 
-    def corrupt(self, x: Tensor, draws: list[np.random.Generator]) -> Corrupted:
+    def corrupt(self, x: Tensor, seeds: Tensor) -> Corrupted:
         rows, columns = _image_size(self, x)
         room = (rows - self.height, columns - self.width)
         if min(self.height, self.width) < 1 or not all(
             0 <= a <= most for a, most in zip(self.at or (0, 0), room, strict=True)
         ):
             raise UserError(f"{self} does not fit into images of {rows} by {columns} pixels.")
-        hidden = torch.zeros_like(x, dtype=torch.bool)
-        for sample, draw in zip(hidden, draws, strict=True):
-            top, left = self.at or (int(draw.integers(most + 1)) for most in room)
-            sample[..., top : top + self.height, left : left + self.width] = True
-        return _hide(x, hidden, self.fill)
+        top, left = (
+            torch.full_like(seeds, fixed) if self.at else (drawn * (most + 1)).long()
+            for fixed, drawn, most in zip(
+                self.at or (0, 0), keyed_uniform(0, seeds, 2, CORRUPTION).T, room, strict=True
+            )
+        )
+        hidden = _within(top, self.height, rows)[:, :, None]
+        hidden = hidden & _within(left, self.width, columns)[:, None]
+        return _hide(x, hidden.view(-1, *[1] * (x.ndim - 3), rows, columns), self.fill)
 
 
 @dataclass(frozen=True)
@@ -119,10 +123,10 @@ class BitFlips(Corruption):
     def __post_init__(self) -> None:
         _require_share(self.fraction)
 
-    def corrupt(self, x: Tensor, draws: list[np.random.Generator]) -> Corrupted:
+    def corrupt(self, x: Tensor, seeds: Tensor) -> Corrupted:
         if not bool((x.abs() == 1).all()):
             raise UserError("BitFlips takes patterns of -1 and +1 only.")
-        flipped = _chosen(self.fraction, x.shape[1:], draws).to(x.device)
+        flipped = _chosen(self.fraction, x.shape[1:], seeds)
         return Corrupted(torch.where(flipped, -x, x), None)
 
 
@@ -136,7 +140,7 @@ class Blur(Corruption):
     def __post_init__(self) -> None:
         _require_positive("radius", self.radius)
 
-    def corrupt(self, x: Tensor, draws: list[np.random.Generator]) -> Corrupted:
+    def corrupt(self, x: Tensor, seeds: Tensor) -> Corrupted:
         _image_size(self, x)
         spread = [0.0] * (x.ndim - 2) + [self.radius] * 2
         blurred = scipy.ndimage.gaussian_filter(x.cpu().double(), spread)
@@ -147,11 +151,16 @@ def _hide(x: Tensor, hidden: Tensor, fill: float) -> Corrupted:
     return Corrupted(x.masked_fill(hidden, fill), ~hidden.expand_as(x))
 
 
-def _chosen(fraction: float, shape: tuple[int, ...], draws: list[np.random.Generator]) -> Tensor:
+def _chosen(fraction: float, shape: tuple[int, ...], seeds: Tensor) -> Tensor:
     """Exactly a share of the entries of each sample, to a whole number: (B, \\*shape)."""
-    size = int(np.prod(shape))
-    ranks = np.stack([draw.permutation(size) for draw in draws])
-    return torch.from_numpy(ranks < round(fraction * size)).view(-1, *shape)
+    size = math.prod(shape)
+    return (keyed_order(0, seeds, size, CORRUPTION) < round(fraction * size)).view(-1, *shape)
+
+
+def _within(start: Tensor, length: int, size: int) -> Tensor:
+    """True from each start (B,) on for ``length`` places: (B, size)."""
+    behind = torch.arange(size, device=start.device) - start[:, None]
+    return (behind >= 0) & (behind < length)
 
 
 def _image_size(corruption: Corruption, x: Tensor) -> tuple[int, int]:

@@ -58,7 +58,7 @@ class Metropolis(MarkovChain):
     def step(self, run: Run, here: Point, sigma: float) -> Move:
         proposal, log_ratio = self.propose(run, here)
         taken = run.uniform(log_ratio).log() < log_ratio  # not where it is not finite
-        there = here.replaced(taken, proposal.x[taken], proposal.answer.of(taken))
+        there = here.unless(taken, proposal)
         return Move(
             there.x,
             self.step_size,

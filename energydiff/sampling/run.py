@@ -1,15 +1,14 @@
 """One call of a sampler: the model's evaluations, counted, and the samples' noise."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from energydiff.energies.base import Denoiser
-from energydiff.random import SAMPLING, keyed_generator
+from energydiff.errors import UserError
+from energydiff.random import SAMPLING, keyed_normal, keyed_uniform
 from energydiff.sampling.path import Step
 
 
@@ -22,7 +21,7 @@ class Answer:
     free_energy: Tensor | None = None
 
     def of(self, rows: Tensor) -> "Answer":
-        """For some of the samples, of an energy: indices, or a mask of the batch."""
+        """For some of the samples, of an energy: indices."""
         assert self.energy is not None and self.free_energy is not None
         return Answer(self.residual[rows], self.energy[rows], self.free_energy[rows])
 
@@ -56,13 +55,23 @@ class Point:
         return self._of_an_energy(self.answer.free_energy)
 
     def replaced(self, rows: Tensor, x: Tensor, answer: Answer) -> "Point":
-        """This point with other samples at ``rows`` (indices, or a mask of the batch)."""
+        """This point with other samples at ``rows``, their indices."""
         merged = (
             _replaced(self.residual, rows, answer.residual),
             _replaced(self.energy, rows, answer.energy),
             _replaced(self.free_energy, rows, answer.free_energy),
         )
         return Point(self.run, _replaced(self.x, rows, x), self.sigma, Answer(*merged))
+
+    def unless(self, taken: Tensor, there: "Point") -> "Point":
+        """This point, and ``there`` where ``taken``, (B,): of energies, at the same σ."""
+        wide = taken.view(-1, *[1] * (self.x.ndim - 1))
+        answer = Answer(
+            torch.where(wide, there.residual, self.residual),
+            torch.where(taken, there.energy, self.energy),
+            torch.where(taken, there.free_energy, self.free_energy),
+        )
+        return Point(self.run, torch.where(wide, there.x, self.x), self.sigma, answer)
 
     def _of_an_energy(self, value: Tensor | None) -> Tensor:
         if value is None:
@@ -105,14 +114,13 @@ class Run:
     """
 
     def __init__(
-        self, model: Denoiser, label: Tensor | None, seeds: Sequence[int] | None, record: bool
+        self, model: Denoiser, label: Tensor | None, seeds: Tensor | None, record: bool
     ) -> None:
         self.model, self.label, self.record = model, label, record
         self.nfe = self.energy_evaluations = 0
         self.carry: Any = None
-        # One generator per sample, so that its noise does not depend on the batch it is in; key 1
-        # keeps it apart from the starting noise.
-        self._generators = [keyed_generator(1, seed, SAMPLING) for seed in seeds or ()]
+        # Noise belongs to (draw, seed of the sample), whatever batch it is in; draw 0 is its start.
+        self._seeds, self._draws = seeds, 0
 
     def evaluate(self, x: Tensor, sigma: float, rows: Tensor | None = None) -> Answer:
         """E, V and ∇V: one function evaluation."""
@@ -126,13 +134,18 @@ class Run:
 
     def normal(self, x: Tensor) -> Tensor:
         """Fresh standard normal noise like x."""
-        draws = [g.standard_normal(tuple(x.shape[1:])) for g in self._generators]
-        return torch.from_numpy(np.array(draws)).view(x.shape).to(x.dtype).to(x.device)
+        return keyed_normal(*self._key(), x.shape[1:], SAMPLING, x.dtype)
 
     def uniform(self, like: Tensor) -> Tensor:
-        """Fresh numbers in [0, 1), (B,)."""
-        draws = [generator.random() for generator in self._generators]
-        return torch.tensor(draws, dtype=like.dtype, device=like.device)
+        """Fresh numbers in (0, 1), (B,), of the type of ``like``."""
+        return keyed_uniform(*self._key(), 1, SAMPLING)[:, 0].to(like.dtype)
+
+    def _key(self) -> tuple[int, Tensor]:
+        """Of a fresh draw of every sample."""
+        if self._seeds is None:
+            raise UserError("a sampler that draws noise says so: stochastic = True in its class.")
+        self._draws += 1
+        return self._draws, self._seeds
 
     def recorded(self, here: Point, move: Move, sigma: float) -> Step:
         """What a record asks for of the move from a point to noise ``sigma``."""

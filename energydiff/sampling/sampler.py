@@ -17,7 +17,7 @@ from torch import Tensor
 
 from energydiff.energies.base import Denoiser, require_labels
 from energydiff.errors import UserError
-from energydiff.random import SAMPLING, keyed_normal
+from energydiff.random import SAMPLING, as_indices, keyed_normal
 from energydiff.sampling.grids import given_sigmas
 from energydiff.sampling.path import Step, follow
 from energydiff.sampling.run import Move, Point, Run
@@ -136,14 +136,14 @@ class Sampler(ABC):
             trace: record the Lyapunov function, if the model has an energy.
             on_step: called with (points done, point) at each point of the trajectory.
         """
-        seeds = None if seeds is None else list(seeds)
+        keys = None if seeds is None else as_indices(seeds)
         if self.needs_energy:
             model.require_energy()
         self._check_noise(model)
-        x = self._start(model, x_init, seeds)
+        x, keys = self._start(model, x_init, keys)
         require_labels(model, x, None if label is None else label.cpu())  # once: may wait
         record = trace and model.energy is not None
-        run = Run(model, label, seeds if self.stochastic else None, record)
+        run = Run(model, label, keys if self.stochastic else None, record)
         path, found = self._path(run, x, on_step), None
         if record:
             last, found = follow(path, self.claims(model))
@@ -183,7 +183,10 @@ class Sampler(ABC):
                     stacklevel=4,  # who called the sampler, through no_grad
                 )
 
-    def _start(self, model: Denoiser, x_init: Tensor | None, seeds: list[int] | None) -> Tensor:
+    def _start(
+        self, model: Denoiser, x_init: Tensor | None, seeds: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """x at σ_max, and the seeds on its device."""
         if self.stochastic and seeds is None:
             raise UserError(
                 f"{type(self).__name__} draws noise along the way: give it seeds, one per sample."
@@ -193,9 +196,10 @@ class Sampler(ABC):
         if x_init is None:
             assert seeds is not None
             like = next(iter(model.state_dict().values()), torch.empty(0))
-            x_init = self.sigmas[0] * keyed_normal(0, seeds, model.shape, SAMPLING)
             dtype = like.dtype if like.is_floating_point() else torch.float32
-            x_init = x_init.to(like.device, torch.promote_types(dtype, torch.float32))
+            dtype, seeds = torch.promote_types(dtype, torch.float32), seeds.to(like.device)
+            highest = float(self.sigmas[0])
+            x_init = highest * keyed_normal(0, seeds, model.shape, SAMPLING, dtype)
         if tuple(x_init.shape[1:]) != tuple(model.shape):
             raise UserError(
                 f"x_init has shape {tuple(x_init.shape)}; this model takes (B, *{model.shape})."
@@ -204,4 +208,4 @@ class Sampler(ABC):
             raise UserError(
                 f"x_init holds {len(x_init)} samples, but there are {len(seeds)} seeds."
             )
-        return x_init
+        return x_init, None if seeds is None else seeds.to(x_init.device)

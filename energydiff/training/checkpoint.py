@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from energydiff.errors import UserError
 from energydiff.files import whole
+from energydiff.random import RULE
 from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, read_checkpoint
 from energydiff.training.resume import recorded_changes, require_measurable
 from energydiff.training.stream_module import StreamModule
@@ -60,6 +61,13 @@ class Checkpoint:
             raise UserError(
                 f"{self.file} holds weights without the state of their training, and cannot be gone"
                 " on from: use --init to start from its weights."
+            )
+        unfinished = module.images_after(self.steps) < module.total_images
+        if unfinished and self.content[CHECKPOINT_KEY].get("noise") != RULE:
+            raise UserError(
+                f"{self.file} is of a run whose images and noise were drawn by another rule than"
+                f" this version's ({RULE}), and the two are not mixed: finish it with the version"
+                " that began it, or start a new run from its weights with --init."
             )
         changes = recorded_changes(self.config, module.config, str(self.file))
         old, new = list(self.content[CHECKPOINT_KEY].get("classes", [])), list(module.classes)

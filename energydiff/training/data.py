@@ -14,7 +14,14 @@ from energydiff.data import DataSpec, Digits, Source, understood
 from energydiff.data.split import require_held_out
 from energydiff.errors import UserError
 from energydiff.registry import build_recorded
-from energydiff.training.stream import CountedBatches, HeldOut, Item, TrainingStream
+from energydiff.training.stream import (
+    CountedBatches,
+    HeldOut,
+    Item,
+    TrainingStream,
+    with_held_out_draws,
+    with_training_draws,
+)
 
 SIGMA_DATA_SAMPLES = 4_096
 WORKERS = 4
@@ -62,6 +69,7 @@ class DiffusionData(pl.LightningDataModule):
             num_workers,
             seed,
         )
+        self.stream = TrainingStream(self.train_source, seed)
 
     @classmethod
     def of_run(cls, config: Mapping[str, Any]) -> "DiffusionData":
@@ -104,15 +112,19 @@ class DiffusionData(pl.LightningDataModule):
                 f" accumulate_grad_batches = {parts}."
             )
         batches = CountedBatches(
-            len(self.train_source.places),
             self.batch_size // self.trainer.accumulate_grad_batches,
-            self.seed,
             start=self.trainer.global_step * self.batch_size,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
-        stream = TrainingStream(self.train_source, self.seed, self.flip)
-        return self._loader(stream, batches)
+        return self._loader(self.stream, batches)
+
+    def on_after_batch_transfer(self, batch: Item, dataloader_idx: int) -> Item:
+        """What is random about a batch is drawn on the device where it is used."""
+        assert self.trainer is not None
+        if self.trainer.training:
+            return with_training_draws(batch, self.seed, self.flip)
+        return with_held_out_draws(batch, self.seed)
 
     @property
     def watched_source(self) -> Source:
@@ -123,7 +135,7 @@ class DiffusionData(pl.LightningDataModule):
         assert self.trainer is not None
         if self.trainer.state.fn == TrainerFn.FITTING and not len(self.held_out_source):
             return []  # there is no held-out loss then
-        held_out = HeldOut(require_held_out(self.held_out_source, "this command"), self.seed)
+        held_out = HeldOut(require_held_out(self.held_out_source, "this command"))
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         # Of fewer images than ranks everybody takes all: the mean is the same, and nobody is idle.
         shared = len(held_out) >= ranks

@@ -31,7 +31,7 @@ class _Step:
     ready: Any
     losses: Tensor
     norm: Tensor
-    indices: Tensor
+    counts: Tensor
 
 
 class NonFiniteGuard(Callback):
@@ -42,7 +42,7 @@ class NonFiniteGuard(Callback):
     """
 
     def __init__(self) -> None:
-        # Losses and sample indices of each batch accumulated since the last step.
+        # Losses and image counts of each batch accumulated since the last step.
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._last: _Step | None = None
 
@@ -50,17 +50,17 @@ class NonFiniteGuard(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._look(trainer)
-        self._indices = batch["index"]
+        self._counts = batch["count"]
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, StreamModule) and pl_module.losses is not None
-        self._seen.append((pl_module.losses, self._indices))
+        self._seen.append((pl_module.losses, self._counts))
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         assert isinstance(pl_module, StreamModule)
-        losses, indices = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        losses, counts = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
         self._seen.clear()
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         norm = pl_module.gradient_norm = torch.nn.utils.get_total_norm(gradients)
@@ -68,7 +68,7 @@ class NonFiniteGuard(Callback):
         if trainer.world_size > 1:
             torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
         seen, ready = _to_host(bad)
-        self._last = _Step(trainer.global_step, bad, seen, ready, losses, norm, indices)
+        self._last = _Step(trainer.global_step, bad, seen, ready, losses, norm, counts)
         if ready is None or not skips_bad_steps(optimizer):
             self._look(trainer)
         else:
@@ -92,8 +92,10 @@ class NonFiniteGuard(Callback):
         if not step.seen.item():
             return
         # One rank's bad loss spoils the averaged gradient of all, so say whose loss it was.
-        culprits = step.indices[~torch.isfinite(step.losses)].tolist()
-        report = (trainer.global_rank, culprits, float(step.norm), step.indices.tolist())
+        index = trainer.datamodule.stream.index  # type: ignore[attr-defined]
+        culprits = [index(n) for n in step.counts[~torch.isfinite(step.losses)].tolist()]
+        batch = [index(n) for n in step.counts.tolist()]
+        report = (trainer.global_rank, culprits, float(step.norm), batch)
         reports = [report]
         if trainer.world_size > 1:
             reports = [report] * trainer.world_size

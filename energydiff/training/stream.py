@@ -2,10 +2,12 @@
 
 Image n of the stream, its flip, its σ and its noise are functions of (seed, n) alone. So a
 resumed run only needs to know how many images it has seen, ranks share the stream by taking
-their part of every batch, and two ranks with half the batch each see what one rank would.
+their part of every batch, and two ranks with half the batch each see what one rank would. A
+loader brings images and their counts; what is random about them is drawn where they are used.
 """
 
 from collections.abc import Iterator
+from itertools import count as count_from
 
 import numpy as np
 import torch
@@ -13,102 +15,96 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from energydiff.data import Source
-from energydiff.random import HELD_OUT, TRAINING, keyed_generator
+from energydiff.random import (
+    CHOICES,
+    HELD_OUT,
+    ORDER,
+    TRAINING,
+    keyed_normal,
+    keyed_order,
+    keyed_uniform,
+    open_unit,
+)
 
 Item = dict[str, Tensor]
 
 
 class TrainingStream(Dataset[Item]):
-    """Looks up (count, place) pairs: the sample there, randomised as image ``count`` of a run.
+    """Image ``count`` of a run, for any count: ``raw`` (\\*shape), ``label`` () and ``count`` ().
 
-    An item has ``raw`` (\\*shape), ``label`` (), ``noise`` (\\*shape) standard normal float32,
-    ``uniform`` (2,) in (0, 1) for σ and for dropping the label, ``index`` () and ``count`` ().
+    Each pass through the data is a fresh permutation, a function of (seed, pass number).
     """
-
-    def __init__(self, source: Source, seed: int, flip: bool = False) -> None:
-        self.source, self.seed, self.flip = source, seed, flip
-
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        count, index = key[0], int(self.source.places[key[1]])
-        draws = keyed_generator(self.seed, count, TRAINING)
-        raw, label = self.source[index]
-        uniform = _open_uniform(draws, 3)
-        if self.flip and uniform[2] < 0.5:
-            raw = raw.flip(-1)
-        return _item(raw, label, uniform[:2], draws, index, count)
-
-
-class HeldOut(Dataset[Item]):
-    """The held-out samples, each with fixed noise; σ runs evenly through its distribution."""
 
     def __init__(self, source: Source, seed: int) -> None:
         self.source, self.seed = source, seed
+        self._pass, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __getitem__(self, count: int) -> Item:
+        return _item(self.source, self.index(count), count)
+
+    def index(self, count: int) -> int:
+        """Which sample of the source image ``count`` is."""
+        number, place = divmod(count, len(self.source.places))
+        if number != self._pass:
+            order = keyed_order(self.seed, [number], len(self.source.places), ORDER)
+            self._pass, self._order = number, order[0].numpy()
+        return int(self.source.places[self._order[place]])
+
+
+class HeldOut(Dataset[Item]):
+    """The held-out samples in their order, as items like those of :class:`TrainingStream`."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Item:
-        raw, label = self.source[index]
-        # Multiples of the golden ratio fill (0, 1) evenly whatever their number.
-        level = (0.5 + 0.6180339887498949 * index) % 1.0
-        draws = keyed_generator(self.seed, index, HELD_OUT)
-        return _item(raw, label, np.array([level, 1.0]), draws, index, index)
+        return _item(self.source, index, index)
 
 
-class CountedBatches(Sampler[list[tuple[int, int]]]):
-    """Endless batches of (count, place), from image ``start`` on, for one rank of several.
-
-    Each pass through the data is a fresh permutation, a function of (seed, pass number).
+class CountedBatches(Sampler[list[int]]):
+    """Endless batches of counts, from image ``start`` on, for one rank of several.
 
     Args:
-        size: number of places in a pass.
         batch_size: images per batch, over all ranks.
         rank, world_size: this rank takes its contiguous part of every batch.
     """
 
-    def __init__(
-        self, size: int, batch_size: int, seed: int, start: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
+    def __init__(self, batch_size: int, start: int, rank: int = 0, world_size: int = 1) -> None:
+        self.batch_size, self.start = batch_size, start
         self.rank, self.part = rank, batch_size // world_size
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, np.empty(0, dtype=np.int64)
-        batch_start = self.start
-        while True:
-            first = batch_start + self.rank * self.part
-            batch = []
-            for count in range(first, first + self.part):
-                if count // self.size != epoch:
-                    epoch = count // self.size
-                    # Permutations sit below 0, where no image of the stream does.
-                    draws = keyed_generator(self.seed, -1 - epoch, TRAINING)
-                    order = draws.permutation(self.size)
-                batch.append((count, int(order[count % self.size])))
-            yield batch
-            batch_start += self.batch_size
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in count_from(self.start + self.rank * self.part, self.batch_size):
+            yield list(range(first, first + self.part))
 
 
-def _open_uniform(draws: np.random.Generator, count: int) -> np.ndarray:
-    """Uniform numbers strictly inside (0, 1), so that every quantile is finite."""
-    uniform = (draws.integers(0, 1 << 24, count) + 0.5) / (1 << 24)
-    return np.minimum(uniform, 1 - 2.0**-24)  # float32 would round the highest up to 1
+def with_training_draws(batch: Item, seed: int, flip: bool) -> Item:
+    """A batch of :class:`TrainingStream`, randomised, on its device.
+
+    ``raw`` is mirrored left to right in half of the images if ``flip``. ``noise`` is standard
+    normal like raw, float32; ``uniform`` (B, 2) in (0, 1), for σ and for hiding the label.
+    """
+    counts, raw = batch["count"], batch["raw"]
+    choices = keyed_uniform(seed, counts, 3, CHOICES)
+    if flip:
+        mirrored = (choices[:, 2] < 0.5)[:, None, None, None]
+        raw = torch.where(mirrored, raw.flip(-1), raw)
+    noise = keyed_normal(seed, counts, raw.shape[1:], TRAINING)
+    return batch | {"raw": raw, "noise": noise, "uniform": choices[:, :2]}
 
 
-def _item(
-    raw: Tensor,
-    label: int,
-    uniform: np.ndarray,
-    draws: np.random.Generator,
-    index: int,
-    count: int,
-) -> Item:
-    noise = draws.standard_normal(tuple(raw.shape), dtype=np.float32)
-    return {
-        "raw": raw,
-        "label": torch.tensor(label),
-        "uniform": torch.from_numpy(uniform.astype(np.float32)),
-        "noise": torch.from_numpy(noise),
-        "index": torch.tensor(index),
-        "count": torch.tensor(count),
-    }
+def with_held_out_draws(batch: Item, seed: int) -> Item:
+    """The same of :class:`HeldOut`: fixed noise, every label shown, and σ evenly through its
+    distribution, whose quantiles multiples of the golden ratio fill whatever their number."""
+    counts = batch["count"]
+    level = open_unit(counts * 0x9E3779B9 + (1 << 31))  # 2³² (√5 − 1)/2, from the median on
+    noise = keyed_normal(seed, counts, batch["raw"].shape[1:], HELD_OUT)
+    return batch | {"noise": noise, "uniform": torch.stack([level, torch.ones_like(level)], 1)}
+
+
+def _item(source: Source, index: int, count: int) -> Item:
+    raw, label = source[index]
+    return {"raw": raw, "label": torch.tensor(label), "count": torch.tensor(count)}

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from energydiff.errors import UserError
+from energydiff.random import RULE
 from energydiff.saving import CHECKPOINT_KEY
 
 
@@ -180,7 +181,7 @@ class StreamModule(pl.LightningModule, ABC):
         scheduler._last_lr = [rate for _ in scheduler.base_lrs]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CHECKPOINT_KEY] = self.describe()
+        checkpoint[CHECKPOINT_KEY] = self.describe() | {"noise": RULE}
 
 
 def is_logged(trainer: pl.Trainer, step: int) -> bool:

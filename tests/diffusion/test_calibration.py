@@ -89,7 +89,8 @@ def test_the_noise_derivative_has_mean_zero_over_noisy_data(energy: EnergyDenois
 
 def test_v_rises_before_and_falls_after() -> None:
     before = certificate(EnergyDenoiser(Shifted(slide), STD).eval())
-    after = certificate(calibrated(slide))
+    # At high σ, V amplifies the sampling error of E: this many leave no rise for any seed.
+    after = certificate(calibrated(slide, evaluations=16 * EVALUATIONS, batch_size=4_096))
     assert before.landscape_rises > 0 and not before.holds
     assert after.landscape_rises == 0 and after.holds
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 import energydiff
 from energydiff.cli.training import EnergyDiffCLI
+from energydiff.random import RULE
 from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
 from energydiff.training.resume import FREE, RECORDED
 
@@ -152,6 +153,27 @@ def test_a_held_out_loss_is_that_of_the_run(
     done = door("validate", *options(tiny_mlp, data, run), f"--{name}", value)
     assert (f"was trained with {name} " in done.sentence) == kept
     assert done.code == (2 if kept else 0), done.err
+
+
+@pytest.mark.parametrize("rule", [None, "another"])
+def test_noise_of_two_rules_is_not_mixed(
+    rule: str | None, run: Path, tiny_mlp: Path, data: Path, door
+) -> None:
+    """A checkpoint without a record is of the earlier rule: measured, but not gone on from."""
+    saved = checkpoint(run)
+    assert saved[CHECKPOINT_KEY].pop("noise") == RULE
+    if rule is not None:
+        saved[CHECKPOINT_KEY]["noise"] = rule
+    torch.save(saved, run / LAST_CHECKPOINT)
+    before = (run / LAST_CHECKPOINT).read_bytes()
+    arguments = options(tiny_mlp, data, run)
+    done = door("fit", *arguments, "--model.total_images", 64)
+    assert "drawn by another rule" in done.sentence and "--init" in done.sentence, done.err
+    assert (run / LAST_CHECKPOINT).read_bytes() == before
+    assert door("validate", *arguments).code == door("fit", *arguments).code == 0
+    anew = options(tiny_mlp, data, run.parent / "anew")
+    assert door("fit", *anew, "--init", run).code == 0
+    assert checkpoint(run.parent / "anew")[CHECKPOINT_KEY]["noise"] == RULE
 
 
 def test_how_a_run_is_carried_out_is_free(run: Path, tiny_mlp: Path, data: Path, door) -> None:

@@ -25,7 +25,7 @@ class Planted(pl.Callback):
     def on_train_batch_start(self, trainer, module, batch: dict[str, Tensor], number: int) -> None:
         if number == self.batch_number:
             self.plant(module, batch)
-            self.indices = batch["index"].tolist()
+            self.indices = [trainer.datamodule.stream.index(n) for n in batch["count"].tolist()]
             self.weights = {n: p.detach().clone() for n, p in module.named_parameters()}
 
 
