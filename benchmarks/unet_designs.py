@@ -56,8 +56,7 @@ class ReadOncePerLevel(EnergyUNet):
     def condition(self, width: int, sizes: Sequence[int]) -> None:
         super().condition(width, sizes)
         for level in self.levels:
-            *others, _ = level.children()
-            for block in others:
+            for block in level.each()[:-1]:
                 _fix_at_zero(block.readout, "memory")
                 _fix_at_zero(block.readout.inner, "weight")
 
@@ -69,7 +68,16 @@ class OneGroup(EnergyUNet):
         super().condition(width, sizes)
         self.start.groups = 1
         for block in self.blocks():
-            block.groups = block.norm.groups = 1
+            block.inner.groups = block.norm.groups = 1
+
+
+class Deaf(EnergyUNet):
+    """Levels that do not hear one another: the energy of each is added up."""
+
+    def condition(self, width: int, sizes: Sequence[int]) -> None:
+        super().condition(width, sizes)
+        for level in self.levels:
+            level.hear = None
 
 
 def _fix_at_zero(module: nn.Module, name: str) -> None:
@@ -103,6 +111,7 @@ DESIGNS = [
     Design("energy, 2 blocks, memory alone", MemoryAlone, {"blocks": 2}),
     Design("energy, 2 blocks, read once per level", ReadOncePerLevel, {"blocks": 2}),
     Design("energy, 2 blocks, norm of one group", OneGroup, {"blocks": 2}),
+    Design("energy, 2 blocks, levels apart", Deaf, {"blocks": 2}),
 ]
 
 

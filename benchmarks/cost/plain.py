@@ -109,24 +109,30 @@ def unet(net: Any, u: Tensor, c: Tensor) -> Tensor:
 
 
 def energy_unet(net: Any, u: Tensor, c: Tensor) -> Tensor:
-    vectors = iter(net.conditioning(c, None))
-    t = h = net.input(u)
-    y = _norm_silu(h, net.start)
-    phi: Any = 0
-    for depth, level in enumerate(net.levels):
-        if depth:
-            h, y, t = (F.avg_pool2d(x, 2) for x in (h, y, t))
-        for block in level:
-            e = next(vectors)
-            inner = _scaled_norm_silu(block.first(y), *e.chunk(2, 1), block.groups)
+    of_start, *of_blocks = net.conditioning(c, None)
+    t = net.input(u)
+    y = _scaled_norm_silu(t, *of_start.chunk(2, 1), net.start.groups)
+    inputs = [(t, y)]
+    while len(inputs) < len(net.levels):
+        t, y = F.avg_pool2d(t, 2), F.avg_pool2d(y, 2)
+        inputs.append((t, y))
+    phi, heard, vectors = u.new_zeros(len(u)), None, iter(of_blocks)
+    for level, (t, y) in reversed(list(zip(net.levels, inputs, strict=True))):
+        if heard is not None:
+            y = 0.5**0.5 * (y + F.interpolate(level.hear(heard), scale_factor=2.0))
+        h = t
+        for block in level.blocks:
+            scale, shift, *of_norm = next(vectors).chunk(4, 1)
+            inner = _scaled_norm_silu(block.first(y), scale, shift, block.inner.groups)
             h = 0.5**0.5 * ((h if block.skip is None else block.skip(h)) + block.second(inner))
             if block.attention is not None:
                 tokens = h.flatten(2).mT
-                update = _token_update(block.attention, _rms_norm(tokens), e)
+                update = _token_update(block.attention, _rms_norm(tokens), tokens)
                 h = (tokens + update).mT.reshape(h.shape)
-            y = _norm_silu(h, block.norm)
+            y = _scaled_norm_silu(h, *of_norm, block.norm.groups)
             phi = phi + _total(block.readout.memory * y.square())
             phi = phi + _total(block.readout.inner(y) * t)
+        heard = y
     return phi
 
 

@@ -1,16 +1,19 @@
-"""Half a U-Net as an energy: an encoder read out at every level, whose reverse pass is the decoder.
+"""Half a U-Net as an energy: a decoder read out at every level, whose reverse pass is the encoder.
 
-With t a convolution of the image, t_l its average pool at level l and y = silu(GroupNorm(h)) the
-state after a residual block of the encoder,
+With t a convolution of the image and t_l its average pool at level l, residual blocks run from the
+coarsest level to the finest. Each level begins anew from h = t_l; of the coarser ones it hears
+through y = silu(GroupNorm(h)), which its blocks take and are read out by:
 
     φ = Σ_blocks Σ_pixels ⟨W y, t_l⟩ + ⟨w, y²⟩
 
-an inner product and a memory term. ∇φ runs back up through all levels, and what a level is read out
-with enters there as a skip connection would: the gradient of half a U-Net is a U-Net. All of it is
-written out with ordinary operations: training is one ordinary backward.
+an inner product and a memory term. ∇φ runs from the finest level back to the coarsest, and what a
+level is read out with enters there as a skip connection would: the gradient of half a U-Net is a
+U-Net. The reverse pass is linear in what it carries, so it is on the way to φ that the fine must be
+weighed by the coarse. All of it is written out with ordinary operations: training is one ordinary
+backward.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +35,13 @@ SHARE = 0.5**0.5  # of a sum of two, which keeps its variance
 
 
 class EnergyUNet(ConditionedScalar):
-    """The encoder of a U-Net, read out after every block.
+    """The decoder of a U-Net, read out after every block.
 
     Args:
         shape: (C, H, W) of one image; H and W divisible by 2^(levels − 1).
         channels: width of the finest level.
-        multipliers: width of each level as a multiple of ``channels``; resolution halves between
-            levels.
+        multipliers: width of each level, from the finest, as a multiple of ``channels``; resolution
+            halves between levels.
         blocks: residual blocks per level.
         attention_resolutions: image heights at which each block is followed by self-attention;
             a height that no level has is passed over.
@@ -62,69 +65,116 @@ class EnergyUNet(ConditionedScalar):
         self.shape, self.num_classes = tuple(shape), num_classes
         self.input = _Conv(shape[0], channels, 3)
         self.start = _NormSiLU(channels)
+        widths = [channels * multiplier for multiplier in multipliers]
         self.levels = nn.ModuleList()
-        width = channels
-        for level, multiplier in enumerate(multipliers):
-            attention = head_width if shape[1] // 2**level in attention_resolutions else None
-            of_level = nn.ModuleList()
-            for _ in range(blocks):
-                of_level.append(_Block(width, channels * multiplier, channels, attention))
-                width = channels * multiplier
-            self.levels.append(of_level)
-        self.condition(4 * channels, [block.size for block in self.blocks()])
+        for depth, width in enumerate(widths):
+            coarser = widths[depth + 1] if depth + 1 < len(widths) else None
+            attention = head_width if shape[1] // 2**depth in attention_resolutions else None
+            self.levels.append(_Level(channels, width, coarser, blocks, attention))
+        self.condition(4 * channels, [self.start.size, *(block.size for block in self.blocks())])
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def blocks(self) -> list["_Block"]:
-        """All of them, from the finest level."""
-        return [block for level in self.levels for block in _blocks(level)]
+        """All of them, from the coarsest level."""
+        return [block for level in reversed(self._levels()) for block in level.each()]
 
     def value(self, u: Tensor, e: Sequence[Tensor]) -> Tensor:
-        return self._ascend(u, e)[0]
+        return self._climb(u, e)[0]
 
     def pull(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        phi, levels, first = self._ascend(u, e)
-        to_h, to_y, to_t = (torch.zeros_like(x) for x in (levels[-1].h, levels[-1].h, levels[-1].t))
-        to_e = []
-        for level in reversed(levels):
-            if level is not levels[-1]:
-                to_h, to_y, to_t = map(_unpool, (to_h, to_y, to_t))
-            for block, saved, weighted in reversed(level.passed):
-                to_y = to_y + block.readout.pullback(level.t, weighted)
-                to_h, to_y, to_vector = block.pullback(to_h, to_y, saved)
-                to_e.append(to_vector)
-            to_t = to_t + level.to_t
-        to_h = to_h + self.start.pullback(to_y, first)
-        return phi, self.input.pullback(to_h + to_t), to_e[::-1]
+        phi, passed, first = self._climb(u, e)
+        to_ts, to_ys, to_heard, to_e = [], [], None, []
+        for level, kept in zip(self._levels(), reversed(passed), strict=True):
+            to_t, to_y, to_heard, of_blocks = level.pullback(to_heard, kept)
+            to_ts.append(to_t)
+            to_ys.append(to_y)
+            to_e += of_blocks
+        to_t, of_start = self.start.pullback(_from_pyramid(to_ys), first)
+        to_u = self.input.pullback(to_t + _from_pyramid(to_ts))
+        return phi, to_u, [of_start, *reversed(to_e)]
 
-    def _ascend(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, list["_Passed"], Saved]:
-        """φ, what every level keeps for the reverse pass, and what the first norm does."""
-        t = h = self.input(u.contiguous(memory_format=torch.channels_last))
-        y, first = self.start(h)
-        phi, levels, vectors = [], [], iter(e)
-        for depth, blocks in enumerate(self.levels):
-            if depth:
-                h, y, t = (F.avg_pool2d(x, 2) for x in (h, y, t))
-            passed, to_t = [], torch.zeros_like(t)
-            for block in _blocks(blocks):
-                h, y, saved = block(h, y, next(vectors))
-                memory, read, weighted = block.readout(y)
-                phi.append(memory)
-                to_t = to_t + read
-                passed.append((block, saved, weighted))
-            phi.append(_dot(to_t, t))
-            levels.append(_Passed(h, t, to_t, passed))
-        return torch.stack(phi).sum(0), levels, first
+    def _climb(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, list["_Passed"], Saved]:
+        """φ, what every level keeps for the reverse pass, from the coarsest, and what the first
+        norm does."""
+        of_start, *of_blocks = e
+        t = self.input(u.contiguous(memory_format=torch.channels_last))
+        y, first = self.start(t, of_start)
+        levels = self._levels()
+        ts, ys = (_pyramid(x, len(levels)) for x in (t, y))
+        phi, passed, heard, vectors = [], [], None, iter(of_blocks)
+        for level, t, y in reversed(list(zip(levels, ts, ys, strict=True))):
+            of_level, heard, kept = level(t, y, heard, vectors)
+            phi.append(of_level)
+            passed.append(kept)
+        return torch.stack(phi).sum(0), passed, first
+
+    def _levels(self) -> list["_Level"]:
+        """From the finest."""
+        return [level for level in self.levels if isinstance(level, _Level)]
 
 
 @dataclass(frozen=True)
 class _Passed:
-    """A level on the way up: its last state h, its t, ∂φ/∂t, and each block with what it keeps and
-    its weighted state w y."""
+    """What a level keeps for the reverse pass: t, ∂φ/∂t, and each block's own with its weighted
+    state w y."""
 
-    h: Tensor
     t: Tensor
     to_t: Tensor
-    passed: list[tuple["_Block", Any, Tensor]]
+    blocks: list[tuple[Any, Tensor]]
+
+
+class _Level(nn.Module):
+    """Blocks at one resolution."""
+
+    def __init__(
+        self, base: int, width: int, coarser: int | None, blocks: int, head_width: int | None
+    ) -> None:
+        super().__init__()
+        self.hear = None if coarser is None else _Conv(coarser, base, 1, bias=False)
+        self.blocks = nn.ModuleList(
+            _Block(width if block else base, width, base, head_width) for block in range(blocks)
+        )
+
+    def each(self) -> list["_Block"]:
+        """The blocks in their order."""
+        return [block for block in self.blocks if isinstance(block, _Block)]
+
+    def forward(
+        self, t: Tensor, y: Tensor, heard: Tensor | None, vectors: Iterator[Tensor]
+    ) -> tuple[Tensor, Tensor, _Passed]:
+        """φ of the level, its last y, and what ``pullback`` needs."""
+        if self.hear is not None and heard is not None:
+            y = torch.add(_double(SHARE * self.hear(heard)), y, alpha=SHARE)
+        h, phi, reads, passed = t, [], [], []
+        for block in self.each():
+            h, y, saved = block(h, y, next(vectors))
+            memory, read, weighted = block.readout(y)
+            phi.append(memory)
+            reads.append(read)
+            passed.append((saved, weighted))
+        to_t = sum(reads[1:], reads[0])
+        phi.append(_dot(to_t, t))
+        return torch.stack(phi).sum(0), y, _Passed(t, to_t, passed)
+
+    def pullback(
+        self, to_y: Tensor | None, passed: _Passed
+    ) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
+        """The cotangents of t, y, what was heard and the blocks' vectors, the last block's first,
+        from that of the last y; ``None`` at the finest level."""
+        to_h, to_e = None, []
+        for block, (saved, weighted) in zip(
+            reversed(self.each()), reversed(passed.blocks), strict=True
+        ):
+            read = block.readout.pullback(passed.t, weighted)
+            to_y = read if to_y is None else to_y + read
+            to_h, to_y, to_vector = block.pullback(to_h, to_y, saved)
+            to_e.append(to_vector)
+        assert to_h is not None and to_y is not None
+        to_t = passed.to_t + to_h
+        if self.hear is None:
+            return to_t, to_y, None, to_e
+        to_y = SHARE * to_y
+        return to_t, to_y, self.hear.pullback(F.avg_pool2d(to_y, 2, divisor_override=1)), to_e
 
 
 class _Conv(nn.Conv2d):
@@ -138,46 +188,48 @@ class _Conv(nn.Conv2d):
 
 
 class _NormSiLU(nn.Module):
-    """silu of GroupNorm with a learned scale and shift per channel."""
+    """silu of GroupNorm, scaled and shifted per channel by noise and label.
+
+    Attributes:
+        size: entries of the conditioning vector.
+    """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.groups, self.eps = groups_of(channels), eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.size, self.groups, self.eps = 2 * channels, groups_of(channels), eps
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
-        weight, bias = (p.expand(len(x), -1) for p in (self.weight, self.bias))
-        return groupnorm_silu_saving(x, weight, bias, self.groups, self.eps)
+    def forward(self, x: Tensor, e: Tensor) -> tuple[Tensor, Saved]:
+        scale, shift = e.expand(len(x), -1).chunk(2, 1)
+        return groupnorm_silu_saving(x, 1 + scale, shift, self.groups, self.eps)
 
-    def pullback(self, grad: Tensor, saved: Any) -> Tensor:
-        return groupnorm_silu_pullback(grad, saved)[0]
+    def pullback(self, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
+        """The cotangents of x and e."""
+        to_x, *to_e = groupnorm_silu_pullback(grad, saved)
+        return to_x, torch.cat(to_e, 1)
 
 
 class _Block(nn.Module):
     """h' = (skip h + conv(silu(norm(conv y))))/√2, perhaps attention, y' = silu(norm h').
 
     Attributes:
-        size: entries of the conditioning vector, the scale and shift of the inner norm.
+        size: entries of the conditioning vector, of both norms.
         readout: the terms of φ on y'.
     """
 
     def __init__(self, width_in: int, width: int, base: int, head_width: int | None) -> None:
         super().__init__()
-        self.size, self.groups = 2 * width, groups_of(width)
         self.first, self.second = _Conv(width_in, width, 3), _Conv(width, width, 3)
         nn.init.zeros_(self.second.weight)
         self.skip = _Conv(width_in, width, 1) if width_in != width else None
         self.attention = _attention(width, head_width) if head_width else None
-        self.norm = _NormSiLU(width)
+        self.inner, self.norm = _NormSiLU(width), _NormSiLU(width)
+        self.size = self.inner.size + self.norm.size
         self.readout = _Readout(width, base)
 
     def forward(self, h: Tensor, y: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Any]:
         """h', y', and what ``pullback`` needs."""
-        scale, shift = e.expand(len(h), -1).chunk(2, 1)
-        inner, saved = groupnorm_silu_saving(
-            self.first(y), 1 + scale, shift, self.groups, self.norm.eps
-        )
+        of_inner, of_norm = e.chunk(2, 1)
+        inner, saved = self.inner(self.first(y), of_inner)
         h = SHARE * ((h if self.skip is None else self.skip(h)) + self.second(inner))
         attended = None
         if self.attention is not None:
@@ -185,22 +237,23 @@ class _Block(nn.Module):
             z, r = rms_norm(tokens)
             update, kept = self.attention(z, e)
             h, attended = (tokens + update).mT.reshape(h.shape), (z, r, kept)
-        y, normed = self.norm(h)
+        y, normed = self.norm(h, of_norm)
         return h, y, (saved, attended, normed)
 
-    def pullback(self, to_h: Tensor, to_y: Tensor, saved: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """The cotangents of h, y and e from those of h' and y'."""
+    def pullback(self, to_h: Tensor | None, to_y: Tensor, saved: Any) -> tuple[Tensor, ...]:
+        """The cotangents of h, y and e from those of h', if it goes on, and y'."""
         inner, attended, normed = saved
-        grad = to_h + self.norm.pullback(to_y, normed)
+        grad, of_norm = self.norm.pullback(to_y, normed)
+        grad = grad if to_h is None else to_h + grad
         if self.attention is not None:
             z, r, kept = attended
             tokens = grad.flatten(2).mT
             to_z, _ = self.attention.pullback(tokens, kept)
             grad = (tokens + rms_norm_pullback(to_z, z, r)).mT.reshape(grad.shape)
         grad = SHARE * grad
-        to_first, *to_e = groupnorm_silu_pullback(self.second.pullback(grad), inner)
+        to_first, of_inner = self.inner.pullback(self.second.pullback(grad), inner)
         through = grad if self.skip is None else self.skip.pullback(grad)
-        return through, self.first.pullback(to_first), torch.cat(to_e, 1)
+        return through, self.first.pullback(to_first), torch.cat([of_inner, of_norm], 1)
 
 
 class _Readout(nn.Module):
@@ -230,15 +283,27 @@ def _attention(width: int, head_width: int) -> Attention:
     return attention
 
 
-def _blocks(level: nn.Module) -> list[_Block]:
-    return [block for block in level.children() if isinstance(block, _Block)]
-
-
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Of each sample, (B,), summed in float32 at least."""
     return (a * b).flatten(1).sum(1, dtype=torch.promote_types(a.dtype, torch.float32))
 
 
-def _unpool(grad: Tensor) -> Tensor:
-    """The transpose of an average pool over 2 × 2."""
-    return F.interpolate(0.25 * grad, scale_factor=2.0, mode="nearest")
+def _pyramid(x: Tensor, levels: int) -> list[Tensor]:
+    """x and its average pools, from the finest."""
+    pyramid = [x]
+    while len(pyramid) < levels:
+        pyramid.append(F.avg_pool2d(pyramid[-1], 2))
+    return pyramid
+
+
+def _from_pyramid(grads: Sequence[Tensor]) -> Tensor:
+    """The transpose of :func:`_pyramid`."""
+    *finer, total = grads
+    for grad in reversed(finer):
+        total = torch.add(grad, _double(total), alpha=0.25)
+    return total
+
+
+def _double(x: Tensor) -> Tensor:
+    """Every pixel as 2 × 2 of them."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
