@@ -124,7 +124,8 @@ def energy_unet(net: Any, u: Tensor, c: Tensor) -> Tensor:
         for block in level.blocks:
             scale, shift, *of_norm = next(vectors).chunk(4, 1)
             inner = _scaled_norm_silu(block.first(y), scale, shift, block.inner.groups)
-            h = 0.5**0.5 * ((h if block.skip is None else block.skip(h)) + block.second(inner))
+            through = h if block.skip is None else block.skip(h)
+            h = 0.5**0.5 * through + block.second(inner)
             if block.attention is not None:
                 tokens = h.flatten(2).mT
                 update = _token_update(block.attention, _rms_norm(tokens), tokens)

@@ -115,12 +115,12 @@ class EnergyUNet(ConditionedScalar):
 
 @dataclass(frozen=True)
 class _Passed:
-    """What a level keeps for the reverse pass: t, ∂φ/∂t, and each block's own with its weighted
-    state w y."""
+    """What a level keeps for the reverse pass: t, ∂φ/∂t, and y after each block with what that
+    keeps."""
 
     t: Tensor
     to_t: Tensor
-    blocks: list[tuple[Any, Tensor]]
+    blocks: list[tuple[Tensor, Any]]
 
 
 class _Level(nn.Module):
@@ -148,10 +148,10 @@ class _Level(nn.Module):
         h, phi, reads, passed = t, [], [], []
         for block in self.each():
             h, y, saved = block(h, y, next(vectors))
-            memory, read, weighted = block.readout(y)
+            memory, read = block.readout(y)
             phi.append(memory)
             reads.append(read)
-            passed.append((saved, weighted))
+            passed.append((y, saved))
         to_t = sum(reads[1:], reads[0])
         phi.append(_dot(to_t, t))
         return torch.stack(phi).sum(0), y, _Passed(t, to_t, passed)
@@ -162,10 +162,8 @@ class _Level(nn.Module):
         """The cotangents of t, y, what was heard and the blocks' vectors, the last block's first,
         from that of the last y; ``None`` at the finest level."""
         to_h, to_e = None, []
-        for block, (saved, weighted) in zip(
-            reversed(self.each()), reversed(passed.blocks), strict=True
-        ):
-            read = block.readout.pullback(passed.t, weighted)
+        for block, (y, saved) in zip(reversed(self.each()), reversed(passed.blocks), strict=True):
+            read = block.readout.pullback(y, passed.t)
             to_y = read if to_y is None else to_y + read
             to_h, to_y, to_vector = block.pullback(to_h, to_y, saved)
             to_e.append(to_vector)
@@ -209,7 +207,7 @@ class _NormSiLU(nn.Module):
 
 
 class _Block(nn.Module):
-    """h' = (skip h + conv(silu(norm(conv y))))/√2, perhaps attention, y' = silu(norm h').
+    """h' = √½ skip h + conv(silu(norm(conv y))), perhaps attention, y' = silu(norm h').
 
     Attributes:
         size: entries of the conditioning vector, of both norms.
@@ -230,7 +228,7 @@ class _Block(nn.Module):
         """h', y', and what ``pullback`` needs."""
         of_inner, of_norm = e.chunk(2, 1)
         inner, saved = self.inner(self.first(y), of_inner)
-        h = SHARE * ((h if self.skip is None else self.skip(h)) + self.second(inner))
+        h = torch.add(self.second(inner), h if self.skip is None else self.skip(h), alpha=SHARE)
         attended = None
         if self.attention is not None:
             tokens = h.flatten(2).mT
@@ -250,9 +248,9 @@ class _Block(nn.Module):
             tokens = grad.flatten(2).mT
             to_z, _ = self.attention.pullback(tokens, kept)
             grad = (tokens + rms_norm_pullback(to_z, z, r)).mT.reshape(grad.shape)
-        grad = SHARE * grad
         to_first, of_inner = self.inner.pullback(self.second.pullback(grad), inner)
-        through = grad if self.skip is None else self.skip.pullback(grad)
+        through = SHARE * grad
+        through = through if self.skip is None else self.skip.pullback(through)
         return through, self.first.pullback(to_first), torch.cat([of_inner, of_norm], 1)
 
 
@@ -265,14 +263,14 @@ class _Readout(nn.Module):
         nn.init.normal_(self.inner.weight, std=0.1 * width**-0.5)
         self.memory = nn.Parameter(0.02 * torch.randn(width, 1, 1))
 
-    def forward(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """⟨w, y²⟩, the cotangent W y of t, and w y."""
-        weighted = self.memory * y
-        return _dot(weighted, y), self.inner(y), weighted
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """⟨w, y²⟩ and the cotangent W y of t."""
+        squares = y.square().sum((2, 3), dtype=_wide(y))
+        return (squares * self.memory.flatten()).sum(1), self.inner(y)
 
-    def pullback(self, t: Tensor, weighted: Tensor) -> Tensor:
+    def pullback(self, y: Tensor, t: Tensor) -> Tensor:
         """The cotangent of y."""
-        return torch.add(self.inner.pullback(t), weighted, alpha=2)
+        return torch.addcmul(self.inner.pullback(t), self.memory, y, value=2)
 
 
 def _attention(width: int, head_width: int) -> Attention:
@@ -284,8 +282,13 @@ def _attention(width: int, head_width: int) -> Attention:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Of each sample, (B,), summed in float32 at least."""
-    return (a * b).flatten(1).sum(1, dtype=torch.promote_types(a.dtype, torch.float32))
+    """Of each sample, (B,)."""
+    return (a * b).flatten(1).sum(1, dtype=_wide(a))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """In which sums are taken: float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _pyramid(x: Tensor, levels: int) -> list[Tensor]:

@@ -3,8 +3,8 @@
 Training an energy differentiates its gradient. Autograd decomposes the second derivative of
 GroupNorm into hundreds of small products, which is where most of a U-Net's training step went.
 
-With n = r (x − μ) the normalised x (r = 1/std of each group), a = n·g + b, s = sigmoid(a) and
-y = a s, the pullback of a cotangent ∂y is
+With n = r (x − μ) the normalised x (r = 1/std of each group), a = n·g + b and y = silu(a), the
+pullback of a cotangent ∂y is
 
     ∂a = ∂y silu'(a),   ∂x = P(∂a·g),   P(h) = r (h − mean(h) − n mean(h n)),
     ∂g = Σ ∂a n,        ∂b = Σ ∂a
@@ -12,17 +12,19 @@ y = a s, the pullback of a cotangent ∂y is
 with means over one group of one sample and sums over one channel. P is symmetric, so the pullback
 of the pullback applies P again and differentiates r and n. Everything is a sum of whole maps, each
 times one number per channel: no map is made that a pass over another could carry along, and maps
-may lie in memory with channels first or last. silu' = s + y (1 − s), silu'' = s + silu' (1 − 2 s).
+may lie in memory with channels first or last. With s = sigmoid(a), silu' = s + a s (1 − s) and
+silu'' = s (1 − s) (2 + a (1 − 2 s)).
 """
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from energydiff.potentials.last_derivative import last_derivative
 
-Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]
+Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]
 
 
 def groupnorm_silu(x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float) -> Tensor:
@@ -40,8 +42,8 @@ def groupnorm_silu_saving(
     exact = torch.promote_types(x.dtype, torch.float32)
     x_, scale, shift = x.to(exact), scale.to(exact), shift.to(exact)
     apply = _forward if torch.compiler.is_compiling() else _GroupNormSiLU.apply
-    y, s, mean, r = apply(x_, scale, shift, groups, eps)
-    return y.to(x.dtype), (x_, scale, shift, y, s, mean, r, groups)
+    y, a, mean, r = apply(x_, scale, shift, groups, eps)
+    return y.to(x.dtype), (x_, scale, shift, a, mean, r, groups)
 
 
 def groupnorm_silu_pullback(grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,13 +57,12 @@ def groupnorm_silu_pullback(grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor,
 def _forward(
     x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y, s, μ and r, the last two (B, C)."""
+    """y, a, μ and r, the last two (B, C)."""
     mean = _group_mean(_sum(x), x, groups)
     centred = x - _spread(mean, x)
     r = torch.rsqrt(_group_mean(_sum(centred * centred), x, groups) + eps)
     a = torch.addcmul(_spread(shift, x), centred, _spread(r * scale, x))
-    s = a.sigmoid()
-    return a * s, s, mean, r
+    return F.silu(a), a, mean, r
 
 
 def _pullback(
@@ -69,15 +70,13 @@ def _pullback(
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
-    y: Tensor,
-    s: Tensor,
+    a: Tensor,
     mean: Tensor,
     r: Tensor,
     groups: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """∂x, ∂g, ∂b; ∂a and silu'."""
-    slope = torch.addcmul(s + y, s, y, value=-1)
-    grad_a = grad * slope
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """∂x, ∂g, ∂b, and ∂a."""
+    grad_a = _silu_pullback(grad, a)
     to_shift = _sum(grad_a)
     to_scale = _sum_normal(grad_a, to_shift, x, mean, r)
     m1 = _group_mean(scale * to_shift, x, groups)
@@ -85,7 +84,7 @@ def _pullback(
     # −n r m2 is −x r² m2 and a constant.
     constant = r * (r * mean * m2 - m1)
     to_x = torch.addcmul(_spread(constant, x), x, _spread(-r * r * m2, x))
-    return to_x.addcmul_(grad_a, _spread(r * scale, x)), to_scale, to_shift, grad_a, slope
+    return to_x.addcmul_(grad_a, _spread(r * scale, x)), to_scale, to_shift, grad_a
 
 
 class _GroupNormSiLU(torch.autograd.Function):
@@ -100,7 +99,7 @@ class _GroupNormSiLU(torch.autograd.Function):
         x, scale, shift, ctx.groups, _ = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, scale, shift, *output)
+        ctx.save_for_backward(x, scale, shift, *output[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -118,11 +117,11 @@ class _Pullback(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        grad, x, scale, _, _, s, mean, r, ctx.groups = inputs
-        _, to_scale, to_shift, grad_a, slope = output
-        ctx.mark_non_differentiable(grad_a, slope)
+        grad, x, scale, _, a, mean, r, ctx.groups = inputs
+        _, to_scale, to_shift, grad_a = output
+        ctx.mark_non_differentiable(grad_a)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(grad, x, scale, s, mean, r, to_scale, to_shift, grad_a, slope)
+        ctx.save_for_backward(grad, x, scale, a, mean, r, to_scale, to_shift, grad_a)
 
     @staticmethod
     @last_derivative
@@ -130,7 +129,7 @@ class _Pullback(torch.autograd.Function):
         ctx: Any, v: Tensor | None, v_scale: Tensor | None, v_shift: Tensor | None, *_: Any
     ) -> tuple[Tensor | None, ...]:
         """Cotangents (v, v_scale, v_shift) of (∂x, ∂g, ∂b) to those of (∂y, x, g, b)."""
-        grad, x, scale, s, mean, r, to_scale, to_shift, grad_a, slope = ctx.saved_tensors
+        grad, x, scale, a, mean, r, to_scale, to_shift, grad_a = ctx.saved_tensors
         v = torch.zeros_like(x) if v is None else v
         nothing = torch.zeros_like(scale)
         v_scale = nothing if v_scale is None else v_scale
@@ -153,8 +152,10 @@ class _Pullback(torch.autograd.Function):
         on_n = v_scale - r * v2 * scale
         t = combined(v_shift - r * v1 * scale - r * mean * on_n, (v, r * scale), (x, r * on_n))
         # silu'' carries t to a, and from there to x, g and b.
-        curved = torch.addcmul(s + slope, s, slope, value=-2).mul_(grad).mul_(t)
-        to_grad = t.mul_(slope)
+        s = a.sigmoid()
+        curved = torch.ops.aten.sigmoid_backward(grad * t, s)
+        curved = curved.mul_(torch.addcmul(a, a, s, value=-2).add_(2))
+        to_grad = _silu_pullback(t, a)
         sum_curved = _sum(curved)
         sum_curved_n = _sum_normal(curved, sum_curved, x, mean, r)
         # g stands in h = ∂a g as well: Σ ∂a q.
@@ -172,7 +173,15 @@ class _Pullback(torch.autograd.Function):
             (grad_a, r * (v_scale - r * v2 * scale)),
             (v, -r * r * m2),
         )
-        return to_grad, to_x, sum_curved_n + through_q, sum_curved, *[None] * 5
+        return to_grad, to_x, sum_curved_n + through_q, sum_curved, *[None] * 4
+
+
+def _silu_pullback(grad: Tensor, a: Tensor) -> Tensor:
+    """∂y silu'(a)."""
+    if torch.compiler.is_compiling():  # PyTorch's own has no derivative
+        s = a.sigmoid()
+        return grad * (s + a * s * (1 - s))
+    return torch.ops.aten.silu_backward(grad, a)
 
 
 def _spread(per_channel: Tensor, x: Tensor) -> Tensor:
