@@ -64,7 +64,7 @@ def test_it_would_be_seen_if_the_weights_were_wrong(null: Tensor) -> None:
     wrong = {
         "moves": chain(MALA(SIGMA, updates=5, step_size=0.8)),
         "weights": chain(mala, GaussianMixture(MEANS, 0.3, torch.tensor([0.45, 0.4, 0.15]))),
-        "temperature": chain(mala, GaussianMixture(MEANS, 0.5, WEIGHTS)),
+        "temperature": chain(mala, GaussianMixture(MEANS, 0.6, WEIGHTS)),
     }
     limit = null.max()
     assert {name: energy_distance(x) > limit for name, x in wrong.items()} == dict.fromkeys(
