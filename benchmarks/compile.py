@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from benchmarks.cost.cases import CASES, QUICK_CASES, SIGMA_DATA, Case, build
+from benchmarks.cost.cases import SIGMA_DATA, Case, build
+from benchmarks.cost.options import chosen_cases, machine, timing_parser
 from energydiff.diffusion import (
     DenoisingScoreMatching,
     DualScoreMatching,
@@ -142,28 +142,18 @@ def show(row: Row) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compile", description=__doc__)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--rounds", type=int, default=11, help="interleaved repetitions")
+    parser = timing_parser("python -m benchmarks.compile", __doc__)
     parser.add_argument("--network", nargs="+", help="only cases whose name has one of these")
     parser.add_argument(
         "--objective", nargs="+", help="only objectives whose name has one of these"
     )
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
     parser.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
-    parser.add_argument("--quick", action="store_true", help="tiny networks")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     args = parser.parse_args(arguments)
-    torch.set_num_threads(args.threads)
-    where = (
-        torch.cuda.get_device_name() if args.device != "cpu" else f"{args.threads} CPU thread(s)"
-    )
+    where = machine(args)
     print(f"torch {torch.__version__}, {args.backend}, {where}; median of {args.rounds} rounds")
     rows = []
-    for case in QUICK_CASES if args.quick else CASES:
-        if args.network and not any(word in case.name for word in args.network):
-            continue
+    for case in chosen_cases(args, args.network):
         print(f"{case.name}, {case.images} images", flush=True)
         for parametrization, objective in pairs(case):
             name = type(objective).__name__

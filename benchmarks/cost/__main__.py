@@ -9,15 +9,13 @@ against the same energy as plain autograd and torchebm differentiate it. Then sa
 and certificate against sampling without. All of a case in one run, interleaved.
 """
 
-import argparse
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from benchmarks.cost.cases import CASES, QUICK_CASES
+from benchmarks.cost.options import chosen_cases, machine, timing_parser
 from benchmarks.cost.peers import MISSING
 from benchmarks.cost.rows import Row, cost_rows, sampling_rows
 from benchmarks.cost.table import line, peers_table, targets
@@ -25,25 +23,13 @@ from energydiff.files import write_json
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--rounds", type=int, default=11, help="interleaved repetitions")
+    parser = timing_parser("python -m benchmarks.cost", __doc__)
     parser.add_argument("--backbone", nargs="+", help="only cases whose name has one of these")
     parser.add_argument("--compile", action="store_true", help="add the compiled path (minutes)")
-    parser.add_argument("--quick", action="store_true", help="tiny networks, to test the command")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write rows and targets")
     args = parser.parse_args(arguments)
-    torch.set_num_threads(args.threads)
+    where = machine(args)
     rounds, steps = (2, 3) if args.quick else (args.rounds, 18)
-    cases = [
-        case
-        for case in (QUICK_CASES if args.quick else CASES)
-        if not args.backbone or any(word in case.name for word in args.backbone)
-    ]
-    where = (
-        torch.cuda.get_device_name() if args.device != "cpu" else f"{args.threads} CPU thread(s)"
-    )
+    cases = chosen_cases(args, args.backbone)
     print(f"torch {torch.__version__}, {where}; median of {rounds} rounds (quartiles)")
     if not find_spec("torchebm"):
         print(MISSING)
