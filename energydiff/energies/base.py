@@ -254,6 +254,10 @@ class Energy(Denoiser):
         free_energy = self.energy_to_free_energy(energy, sigma)
         return 2 * free_energy / sigma + sigma * (slope - self.densities * self.dim)
 
+    def third_derivative_bound(self, sigma: Tensor) -> Tensor | None:
+        """A Lipschitz constant of ∇²V at each σ (B,), 1 / units of x, where there is a theorem."""
+        return None
+
     def hessian_vector_product(
         self, x: Tensor, sigma: Sigma, vector: Tensor, label: Tensor | None = None
     ) -> Tensor:

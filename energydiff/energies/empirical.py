@@ -65,6 +65,14 @@ class EmpiricalData(Energy):
         grad = (x.flatten(1).to(wide.dtype) - mean) / wide[:, None] ** 2
         return (self._constant(wide) - log_sum).to(x.dtype), grad.view_as(x).to(x.dtype)
 
+    def third_derivative_bound(self, sigma: Tensor) -> Tensor:
+        """∇³V = −κ₃/σ⁴, the third cumulant of w; along any line w lies within the diameter Δ of the
+        data, so that |κ₃| ≤ Δ³/(6√3) (of two values, which is the extreme)."""
+        centre = self.data.flatten(1).double().mean(0)
+        # At most twice the largest distance from the centre, and computed in O(K).
+        diameter = 2 * (self.data.flatten(1).double() - centre).norm(dim=1).amax()
+        return diameter**3 / (6 * math.sqrt(3)) / sigma.double() ** 4
+
     def _constant(self, sigma: Tensor) -> Tensor:
         return math.log(len(self.data)) + 0.5 * self.dim * torch.log(2 * math.pi * sigma**2)
 

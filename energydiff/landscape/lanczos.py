@@ -1,4 +1,5 @@
-"""Extreme eigenvalues of many symmetric operators at once (Lanczos 1950).
+"""Extreme eigenpairs of many symmetric operators at once (Lanczos 1950; in blocks, Cullum &
+Donath 1974).
 
 SciPy's ``eigsh`` takes one operator at a time; a network's Hessian-vector products are far cheaper
 for a batch of states. With full reorthogonalisation no spurious copies of eigenvalues appear (Golub
@@ -6,57 +7,83 @@ for a batch of states. With full reorthogonalisation no spurious copies of eigen
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from energydiff.random import PROBE, keyed_normal
 
+Product = Callable[[Tensor], Tensor]
 
-def lanczos(
-    product: Callable[[Tensor], Tensor], start: Tensor, iterations: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Lowest and highest Ritz value and the larger of their residuals, (B,) each.
+
+@dataclass(frozen=True)
+class Subspace:
+    """A Krylov space of each operator H with its Ritz pairs, from the lowest value up.
+
+    Attributes:
+        basis: orthonormal rows Q, (B, m, d).
+        images: H Q, (B, m, d).
+        values: Ritz values, (B, m): each within its residual of an eigenvalue, none beyond the
+            spectrum, and no fewer eigenvalues of H are negative than they are.
+        vectors: their coordinates in the basis, columns, (B, m, m).
+    """
+
+    basis: Tensor
+    images: Tensor
+    values: Tensor
+    vectors: Tensor
+
+    def modes(self, count: int) -> Tensor:
+        """The lowest Ritz vectors, (B, count, d)."""
+        return self.vectors[:, :, :count].mT @ self.basis
+
+    def residuals(self) -> Tensor:
+        """‖H y − θ y‖ of every Ritz pair, (B, m)."""
+        rest = self.vectors.mT @ self.images
+        return (rest - self.values[..., None] * (self.vectors.mT @ self.basis)).norm(dim=2)
+
+
+def krylov(product: Product, start: Tensor, dimension: int) -> Subspace:
+    """The Krylov space of ``start`` (B, s, d), s directions of each operator, none of them all 0.
 
     Args:
         product: (B, d) to (B, d), a symmetric operator of each sample.
-        start: (B, d), not 0.
-        iterations: Krylov dimension, at most d; with d of them the values are exact.
+        dimension: m, at most d; with d the Ritz pairs are the eigenpairs.
     """
-    vector = start / start.norm(dim=1, keepdim=True)
-    basis: list[Tensor] = []
-    diagonal: list[Tensor] = []
-    off_diagonal: list[Tensor] = []
-    for _ in range(iterations):
-        basis.append(vector)
-        image = product(vector)
-        diagonal.append((image * vector).sum(1))
-        scale = image.norm(dim=1)
-        rest = _orthogonal(image, basis)
-        length = rest.norm(dim=1)
+    count, block, dim = start.shape
+    basis = start.new_empty(count, dimension, dim)
+    images = torch.empty_like(basis)
+    for i in range(dimension):
+        seed = start[:, i] if i < block else images[:, i - block]
+        scale, rest = seed.norm(dim=1), _orthogonal(seed, basis[:, :i])
         # An invariant subspace is exhausted: go on from any direction orthogonal to it.
-        spent = length <= 1e-10 * scale
-        length = torch.where(spent, 0.0, length)
-        off_diagonal.append(length)
+        spent = rest.norm(dim=1) <= 1e-10 * scale
         if bool(spent.any()):
-            other = keyed_normal(len(basis), range(len(start)), start.shape[1:], PROBE).to(start)
-            rest = torch.where(spent[:, None], _orthogonal(other, basis), rest)
-        vector = rest / rest.norm(dim=1, keepdim=True).clamp(min=torch.finfo(rest.dtype).tiny)
-    matrix = torch.diag_embed(torch.stack(diagonal, 1))
-    if iterations > 1:
-        sides = torch.stack(off_diagonal[:-1], 1)
-        matrix = matrix + torch.diag_embed(sides, 1) + torch.diag_embed(sides, -1)
-    values, vectors = torch.linalg.eigh(matrix)
-    residuals = off_diagonal[-1][:, None] * vectors[:, -1, :].abs()
+            other = keyed_normal(i, range(count), (dim,), PROBE).to(start)
+            rest = torch.where(spent[:, None], _orthogonal(other, basis[:, :i]), rest)
+        basis[:, i] = rest / rest.norm(dim=1, keepdim=True).clamp(min=torch.finfo(rest.dtype).tiny)
+        images[:, i] = product(basis[:, i].contiguous())
+    matrix = images @ basis.mT
+    values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.mT))
+    return Subspace(basis, images, values, vectors)
+
+
+def lanczos(product: Product, start: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Lowest and highest Ritz value and the larger of their residuals, (B,) each.
+
+    Args:
+        start: (B, d), not 0; product and iterations as of :func:`krylov`.
+    """
+    space = krylov(product, start[:, None], iterations)
+    residuals = space.residuals()
     error = torch.maximum(residuals[:, 0], residuals[:, -1])
-    return values[:, 0], values[:, -1], error
+    return space.values[:, 0], space.values[:, -1], error
 
 
-def _orthogonal(vector: Tensor, basis: list[Tensor]) -> Tensor:
-    """The part of (B, d) vectors orthogonal to the basis so far; twice is enough."""
-    stacked = torch.stack(basis, 1)
+def _orthogonal(vector: Tensor, basis: Tensor) -> Tensor:
+    """The part of (B, d) vectors orthogonal to the basis (B, k, d) so far; twice is enough."""
     for _ in range(2):
-        vector = vector - torch.einsum(
-            "bkd,bk->bd", stacked, torch.einsum("bkd,bd->bk", stacked, vector)
-        )
+        along = torch.einsum("bkd,bd->bk", basis, vector)
+        vector = vector - torch.einsum("bkd,bk->bd", basis, along)
     return vector
