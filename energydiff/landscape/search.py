@@ -18,7 +18,7 @@ from energydiff.landscape.surface import Surface
 from energydiff.progress import progress
 from energydiff.random import PROBE, keyed_normal
 
-KRYLOV = 32  # dimension: with fewer, exact Hessians
+KRYLOV = 20  # dimension: with fewer, exact Hessians
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ def newton(
     modes = keyed_normal(0, range(len(x)), (index or 0, surface.dim), PROBE).to(x)
     value, slope = surface.gradient(x, levels)
     threshold = tolerance * surface.dim**0.5
-    going, rate = slope.norm(dim=1) > threshold, torch.zeros_like(levels)
-    rising = index == 0
+    going = slope.norm(dim=1) > threshold
     with progress(task, len(x)) as tell:
         for _ in range(steps):
             rows = going.nonzero()[:, 0]
@@ -113,13 +112,10 @@ def newton(
             scale = (trust[rows] / step.norm(dim=1).clamp(min=1e-300)).clamp(max=1.0)[:, None]
             step, change = scale * step, scale * change
             there, gradient = surface.gradient(here + step, at)
-            wrong = (gradient - slope[rows] - change).norm(dim=1)
-            rate = wrong / change.norm(dim=1).clamp(min=1e-300)
             small = gradient.norm(dim=1) <= 1e-6 * surface.dim**0.5  # where rounding is the error
-            good = (rate < 2.0) | small
-            if rising:
-                good &= there <= value[rows] + 1e-10 * value[rows].abs().clamp(min=1)
-            grown = torch.where(rate < 0.25, 2.0, torch.where(rate > 0.7, 0.5, 1.0))
+            ratio = _agreement(index, step, change, slope[rows], gradient, there - value[rows])
+            good = (ratio > -1.0 if index else ratio > 0.0) | small
+            grown = torch.where(ratio > 0.5, 2.0, torch.where(ratio < 0.1, 0.5, 1.0))
             trust[rows] = torch.minimum(trust[rows] * torch.where(good, grown, 0.25), longest[rows])
             modes[rows], moved = soft, rows[good]
             x[moved], value[moved] = (here + step)[good], there[good]
@@ -153,6 +149,19 @@ def _step(
     step = torch.einsum("bi,bid->bd", part, basis)
     change = torch.einsum("bi,bid->bd", part, images)
     return step, change, vectors[:, :, : index or 0].mT @ basis
+
+
+def _agreement(
+    index: int | None, step: Tensor, change: Tensor, slope: Tensor, there: Tensor, fell: Tensor
+) -> Tensor:
+    """How well the quadratic model foretold a step, (B,); 1 is perfect.
+
+    Towards a minimum by the share of the fall of V that came true; towards others, where V may
+    rise, by the error of the slope over its change.
+    """
+    if index == 0:
+        return fell / ((slope + 0.5 * change) * step).sum(1)
+    return 1 - (there - slope - change).norm(dim=1) / change.norm(dim=1).clamp(min=1e-300)
 
 
 def _deflated(x: Tensor, step: Tensor, change: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
