@@ -54,8 +54,8 @@ class CriticalPoints:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, rows: Tensor) -> Self:
-        """Those of a mask or of indices."""
+    def __getitem__(self, rows: Tensor | slice) -> Self:
+        """Those of a mask, of indices or of a slice."""
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def of_index(self, index: int) -> Self:

@@ -77,6 +77,7 @@ def newton(
     steps: int = 60,
     tolerance: float = 1e-9,
     radius: float | None = None,
+    modes: Tensor | None = None,
     known: Tensor | None = None,
     task: str = "Searching",
 ) -> Found:
@@ -86,6 +87,7 @@ def newton(
         index: of the point sought; ``None`` takes Newton's own step, to whichever is near. What is
             found may have another: look at its eigenvalues.
         radius: longest step, units of x; a quarter of σ√d if not given.
+        modes: guesses of the ``index`` softest modes, (B, index, d); random if not given.
         known: points (n, d) that repel, so that Newton finds others (deflation: Farrell et al.
             2015; of Newton's step only the length and the sign change).
         task: what the progress line says.
@@ -95,7 +97,9 @@ def newton(
         0.25 * levels * surface.dim**0.5 if radius is None else torch.full_like(levels, radius)
     )
     trust, taken = 0.5 * longest, torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    modes = keyed_normal(0, range(len(x)), (index or 0, surface.dim), PROBE).to(x)
+    if modes is None:
+        modes = keyed_normal(0, range(len(x)), (index or 0, surface.dim), PROBE).to(x)
+    modes = modes.clone()
     value, slope = surface.gradient(x, levels)
     threshold = tolerance * surface.dim**0.5
     going = slope.norm(dim=1) > threshold

@@ -1,0 +1,153 @@
+"""The Morse graph: minima, and the index-1 saddles that join them.
+
+Down from a saddle lead the two branches of its unstable manifold, one each way along its negative
+mode; each ends in a minimum, unless the landscape is not structurally stable and it ends on another
+saddle. Barriers and the order in which minima merge as the level of V rises (the disconnectivity
+graph, Becker & Karplus 1997) follow.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import networkx
+import torch
+from scipy.cluster.hierarchy import DisjointSet
+from torch import Tensor
+
+from energydiff.landscape.critical import CriticalPoints, distinct, examine, nearest
+from energydiff.landscape.search import descend, newton
+from energydiff.landscape.surface import Surface
+
+NUDGE = 0.02  # from a saddle along its negative mode, units of σ
+TILT = 0.002  # across it, to see whether a branch holds
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Where two groups of minima become one as V rises.
+
+    Attributes:
+        level: V of the saddle.
+        saddle: its number.
+        groups: the lowest minimum of either group; of the first, V is lower.
+    """
+
+    level: float
+    saddle: int
+    groups: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class MorseGraph:
+    """Minima joined by index-1 saddles at one σ.
+
+    Attributes:
+        minima: of index 0.
+        saddles: of index 1.
+        ends: numbers of the minima that each saddle's branches end in, (n, 2); −1 for none.
+        hits: numbers of the saddles that branches end on instead, (n, 2); −1 for none.
+        flips: whether a branch ends elsewhere when it is nudged to either side, (n, 2).
+    """
+
+    minima: CriticalPoints
+    saddles: CriticalPoints
+    ends: Tensor
+    hits: Tensor
+    flips: Tensor
+
+    @property
+    def barriers(self) -> Tensor:
+        """V of a saddle over V of the minimum at either end, (n, 2); NaN without one."""
+        height = self.saddles.free_energy[:, None] - self.minima.free_energy[self.ends.clamp(min=0)]
+        return torch.where(self.ends >= 0, height, torch.nan)
+
+    def merges(self) -> list[Merge]:
+        """From the lowest level up; fewer than minima − 1 where the graph is not connected."""
+        value, groups = self.minima.free_energy, DisjointSet(range(len(self.minima)))
+        lowest = dict(enumerate(range(len(self.minima))))
+        merges = []
+        for saddle in self.saddles.free_energy.argsort().tolist():
+            one, other = self.ends[saddle].tolist()
+            if min(one, other) < 0 or groups.connected(one, other):
+                continue
+            a, b = sorted((lowest[groups[one]], lowest[groups[other]]), key=lambda m: value[m])
+            groups.merge(one, other)
+            lowest[groups[one]] = a
+            merges.append(Merge(float(self.saddles.free_energy[saddle]), saddle, (a, b)))
+        return merges
+
+    def components(self) -> list[list[int]]:
+        """Numbers of the minima that saddles join, group by group, the largest first."""
+        groups = networkx.connected_components(self.network())
+        return sorted((sorted(group) for group in groups), key=len, reverse=True)
+
+    def network(self) -> networkx.MultiGraph:
+        """For networkx and what it writes: a node for each minimum, an edge for each saddle."""
+        graph = networkx.MultiGraph()
+        for i, (v, e) in enumerate(zip(*_values(self.minima), strict=True)):
+            graph.add_node(i, V=v, E=e)
+        heights = self.barriers.tolist()
+        for i, (v, e) in enumerate(zip(*_values(self.saddles), strict=True)):
+            one, other = self.ends[i].tolist()
+            if min(one, other) >= 0:
+                a, b = heights[i]
+                graph.add_edge(
+                    one, other, saddle=i, V=v, E=e, barrier_from_first=a, barrier_from_second=b
+                )
+        return graph
+
+    def node_link(self) -> dict[str, Any]:
+        """As plain data, of networkx's node-link format."""
+        data: dict[str, Any] = networkx.node_link_data(self.network(), edges="edges")
+        return data
+
+
+def morse_graph(
+    surface: Surface, minima: CriticalPoints, saddles: CriticalPoints, sigma: float
+) -> MorseGraph:
+    """Follow both branches of every index-1 saddle down; minima met for the first time are added.
+
+    Each branch is followed three times: as it is, and nudged to either side along the softest mode
+    that leads up.
+    """
+    x = surface.flat(saddles.x)
+    modes = saddles.modes.flatten(2).to(x)
+    down, across = modes[:, 0], modes[:, min(1, modes.shape[1] - 1)]
+    across = torch.zeros_like(down) if surface.dim == 1 else across
+    starts = torch.stack(
+        [
+            x + sigma * (NUDGE * way * down + TILT * side * across)
+            for way in (1, -1)
+            for side in (0, 1, -1)
+        ],
+        1,
+    ).flatten(0, 1)
+    low = descend(surface, starts, sigma, eta=0.2, tolerance=1e-3, steps=300)
+    found = newton(surface, low, sigma, 0, tolerance=1e-8, task="Following branches down")
+    minima = _with_new(surface, minima, found.x[found.converged], sigma)
+    radius = merging_radius(surface)
+    distance, number = nearest(surface.shaped(found.x), minima.x)
+    ends = torch.where((distance <= radius) & found.converged.cpu(), number, -1).view(-1, 2, 3)
+    distance, number = nearest(surface.shaped(found.x), saddles.x)
+    hits = torch.where((distance <= radius) & found.converged.cpu(), number, -1).view(-1, 2, 3)
+    flips = ends[..., 1] != ends[..., 2]
+    return MorseGraph(minima, saddles, ends[..., 0], hits[..., 0], flips)
+
+
+def merging_radius(surface: Surface) -> float:
+    """Critical points closer than this, units of x, are one."""
+    return 1e-4 * surface.dim**0.5
+
+
+def _with_new(surface: Surface, minima: CriticalPoints, x: Tensor, sigma: float) -> CriticalPoints:
+    away = nearest(x, surface.flat(minima.x))[0] > merging_radius(surface)
+    others = x[away.to(x.device)]
+    others = others[distinct(others, merging_radius(surface)).to(x.device)]
+    if not len(others):
+        return minima
+    modes = minima.modes.shape[1]
+    return CriticalPoints.join([minima, examine(surface, others, sigma, modes=modes).of_index(0)])
+
+
+def _values(points: CriticalPoints) -> tuple[list[float], list[float]]:
+    return points.free_energy.tolist(), points.energy.tolist()
