@@ -10,9 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from energydiff.landscape.critical import CriticalPoints, nearest
-from energydiff.landscape.explore import critical_points
-from energydiff.landscape.morse import merging_radius
+from energydiff.landscape.critical import (
+    COARSE,
+    TOLERANCE,
+    CriticalPoints,
+    critical_points,
+    merging_radius,
+    nearest,
+)
 from energydiff.landscape.search import descend, newton
 from energydiff.landscape.surface import Surface
 from energydiff.progress import with_progress
@@ -61,14 +66,18 @@ def attractors(surface: Surface, data: Tensor, sigmas: Sequence[float] | Tensor)
         sigmas: levels, taken from the highest down.
     """
     levels = torch.as_tensor(sigmas, dtype=torch.float64).flatten().sort(descending=True).values
-    points = surface.flat(data)
+    coarse = surface.coarse
+    exact = coarse is surface
+    radius = (1 if exact else 10) * merging_radius(surface)
+    points = coarse.flat(data)
     above, found, homes = points[:0], [], []
     for sigma in with_progress(levels.tolist(), len(levels), "Counting attractors"):
-        low = descend(surface, torch.cat([points, above]), sigma, eta=0.5, tolerance=1e-4)
-        ends = newton(surface, low, sigma, tolerance=1e-8, task="Searching minima").x
-        minima = critical_points(surface, ends, sigma, 0, "Searching minima").of_index(0)
-        above = surface.flat(minima.x)
+        low = descend(coarse, torch.cat([points, above]), sigma, eta=0.5, tolerance=1e-4)
+        tolerance = TOLERANCE if exact else COARSE
+        ends = newton(coarse, low, sigma, tolerance=tolerance, task="Searching minima").x
+        minima = critical_points(surface, ends, sigma, 0, "Refining minima").of_index(0)
+        above = coarse.flat(minima.x)
         distance, number = nearest(ends[: len(points)], above)
-        homes.append(torch.where(distance <= merging_radius(surface), number, -1))
+        homes.append(torch.where(distance <= radius, number, -1))
         found.append(minima)
     return Attractors(levels, found, torch.stack(homes))

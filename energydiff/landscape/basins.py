@@ -141,9 +141,12 @@ def basin_of(
     −1 where it rests elsewhere: further from all of them than a quarter of the least distance
     between two (σ, if there is one alone).
     """
-    alone = len(minima) < 2
-    reach = sigma if alone else 0.25 * float(torch.pdist(minima).amin())
-    low = descend(surface, x, sigma, eta=eta, steps=steps, tolerance=1e-3 * min(1.0, reach))
+    coarse = surface.coarse
+    minima = coarse.flat(minima)
+    reach = sigma if len(minima) < 2 else 0.25 * float(torch.pdist(minima).amin())
+    low = descend(
+        coarse, coarse.flat(x), sigma, eta=eta, steps=steps, tolerance=1e-3 * min(1.0, reach)
+    )
     distance, number = nearest(low, minima)
     return torch.where(distance <= reach, number, -1)
 

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -64,6 +65,7 @@ def test_a_crowded_ring_has_fewer_attractors_than_points() -> None:
     assert 7 <= len(found.minima[0]) < 16 and found.home.min() >= 0
 
 
+@pytest.mark.slow
 def test_of_a_trained_energy() -> None:
     """One attractor at the highest noise, more at less."""
     model = energydiff.load(ROOT / "pretrained/digits_energy_unet")
