@@ -110,12 +110,19 @@ class MorseGraph:
 
 
 def morse_graph(
-    surface: Surface, minima: CriticalPoints, saddles: CriticalPoints, sigma: float
+    surface: Surface,
+    minima: CriticalPoints,
+    saddles: CriticalPoints,
+    sigma: float,
+    before: MorseGraph | None = None,
 ) -> MorseGraph:
     """Follow both branches of every index-1 saddle down; minima met for the first time are added.
 
     Each branch is followed three times: as it is, and nudged to either side along the softest mode
     that leads up.
+
+    Args:
+        before: a graph of the same minima that these saddles are added to.
     """
     coarse = surface.coarse
     x = coarse.flat(saddles.x)
@@ -134,6 +141,8 @@ def morse_graph(
     tolerance = TOLERANCE if coarse is surface else COARSE
     search = newton(coarse, low, sigma, 0, tolerance=tolerance, task="Following branches down")
     end, ended = surface.shaped(search.x.cpu()).double(), search.converged.cpu()
+    if before is not None:
+        saddles = CriticalPoints.join([before.saddles, saddles])
     minima = _with_new(surface, minima, saddles, end[ended], sigma)
     radius = (1 if coarse is surface else 10) * merging_radius(surface)
 
@@ -143,7 +152,11 @@ def morse_graph(
 
     ends, hits = which(minima), which(saddles)
     flips = ends[..., 1] != ends[..., 2]
-    return MorseGraph(minima, saddles, ends[..., 0], hits[..., 0], flips)
+    parts = [ends[..., 0], hits[..., 0], flips]
+    if before is not None:
+        earlier = [before.ends, before.hits, before.flips]
+        parts = [torch.cat(pair) for pair in zip(earlier, parts, strict=True)]
+    return MorseGraph(minima, saddles, *parts)
 
 
 def _with_new(
