@@ -86,6 +86,7 @@ def landscape(
     record = write_landscape(found, subject.data, settings, out)
     stages.done()
     Console().print(_table(record, out))
+    print("\n".join(record["found"]))
 
 
 def _subject(model: Path | None, points: list[list[float]] | None) -> Subject:
@@ -121,7 +122,6 @@ def _table(record: dict[str, Any], out: Path) -> Table:
         table.add_row(
             str(index), str(len(rows)), f"{min(values):.4g}", f"{max(values):.4g}", f"{margin:.2g}"
         )
-    table.caption = "\n".join(record["found"])
     return table
 
 
