@@ -107,6 +107,8 @@ def explore(
         name = f"connections {number + 1}"
         more = stage(name, partial(_between, surface, graph.minima, pairs, sigma)).of_index(1)
         new = more[nearest(more.x, graph.saddles.x)[0] > merging_radius(surface)]
+        if not len(new):
+            break
         graph = morse_graph(surface, graph.minima, new, sigma, graph)
     others = stage("index 2", lambda: _index_two(surface, graph.saddles, sigma, effort))
     return Landscape(graph, others)

@@ -25,8 +25,9 @@ from energydiff.landscape.critical import (
 from energydiff.landscape.search import descend, newton
 from energydiff.landscape.surface import Surface
 
-NUDGE = 0.02  # from a saddle along its negative mode, units of σ
-TILT = 0.002  # across it, to see whether a branch holds
+NUDGE = 0.02, 0.5  # from a saddle along its negative mode, least and most, units of σ
+FALL = 1e-3  # of V by that nudge, units of σ²: a flat saddle is left by a longer one
+TILT = 0.002  # across it, to see whether a branch holds, units of σ
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,11 @@ def morse_graph(
     modes = saddles.modes.flatten(2).to(x)
     down, across = modes[:, 0], modes[:, min(1, modes.shape[1] - 1)]
     across = torch.zeros_like(down) if surface.dim == 1 else across
+    bend = saddles.eigenvalues[:, :1].to(x).abs()
+    nudge = (2 * FALL / bend).sqrt().clamp(*NUDGE) * down
     starts = torch.stack(
         [
-            x + sigma * (NUDGE * way * down + TILT * side * across)
+            x + sigma * (way * nudge + TILT * side * across)
             for way in (1, -1)
             for side in (0, 1, -1)
         ],
