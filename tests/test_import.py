@@ -35,8 +35,8 @@ ROOMS: dict[str, set[str]] = {
     "completion": {"sampling", "potentials", "data", "saving", "training", "report"},
     "energydiff": {"energies", "saving"},
     "cli": {
-        *("energydiff", "energies", "sampling", "denoisers", "data", "saving", "drawing"),
-        *("evaluation", "training", "report", "completion"),
+        *("energydiff", "energies", "sampling", "memory", "denoisers", "data", "saving"),
+        *("drawing", "landscape", "evaluation", "training", "report", "completion"),
     },
     "__main__": {"cli"},
 }
