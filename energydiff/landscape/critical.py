@@ -108,7 +108,7 @@ def examine(
     """
     levels, kept = sigma_vector(sigma, x), min(modes, surface.dim)
     value, slope = surface.gradient(x, levels)
-    values, vectors = _spectrum(surface, x, levels)
+    values, vectors = spectrum(surface, x, levels)
     constant = 0.5 * surface.energy.densities * surface.dim
     index = (values < 0).sum(1)
     margin = values.abs().amin(1)
@@ -169,7 +169,7 @@ def nearest(x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(distance), torch.as_tensor(number, dtype=torch.int64)
 
 
-def _spectrum(surface: Surface, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def spectrum(surface: Surface, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (B, m) from the lowest up and eigenvectors (B, m, d)."""
     if surface.dim <= DENSE:
         chunks = zip(x.split(surface.chunk), sigma.split(surface.chunk), strict=True)
