@@ -1,15 +1,6 @@
-"""Branches of critical points of V(·, p), and the points where their number or index changes.
+"""Branches of critical points of V(·, p): curves of solutions of ∇V(x, p) = 0."""
 
-A branch solves ∇V(x, p) = 0. Along it, with unit tangent t:
-
-    fold                     t_p changes sign and an eigenvalue of ∇²V with it
-    branch point             an eigenvalue changes sign and t_p does not; or t_p alone
-      transcritical, pitchfork   of one eigenvalue: p is an odd or an even function along the branch
-                                 that crosses (Kuznetsov 2004, ch. 10)
-"""
-
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +13,6 @@ from energydiff.landscape.continuation import (
     Products,
     System,
     correct,
-    locate,
 )
 from energydiff.landscape.critical import DENSE, spectrum
 from energydiff.landscape.families import Family
@@ -63,11 +53,15 @@ class CriticalSystem(System):
 
     def jacobian(self, z: Tensor) -> Jacobian:
         x, p = self.state(z), self.parameter(z)
-        column = self.family.parameter_gradient(x, p) / self.scale
-        column = p[:, None] * column if self.family.logarithmic else column
+        column = self.column(x, p)
         if self.family.dim > DENSE:
             return Products(self.family.product(x, p), column)
         return Dense(torch.cat([self.family.hessian(x, p), column[:, :, None]], 2))
+
+    def column(self, x: Tensor, p: Tensor) -> Tensor:
+        """The derivative of the residual by q, (B, d)."""
+        column = self.family.parameter_gradient(x, p) / self.scale
+        return p[:, None] * column if self.family.logarithmic else column
 
     def record(self, z: Tensor, jacobian: Jacobian) -> Tensor:
         """V and eigenvalues from the lowest up: all of them up to 256 dimensions."""
@@ -119,34 +113,6 @@ class Branch:
         return self.x[steps] + share * (self.x[steps + 1] - self.x[steps])
 
 
-@dataclass(frozen=True)
-class Event:
-    """A fold or a branch point.
-
-    Attributes:
-        kind: "fold", "pitchfork", "transcritical", "branch point" (of several modes, or one from
-            which nothing was found to branch) or "gap": two branches so close that a step went from
-            one to the other, as of a pitchfork not quite symmetric.
-        parameter: p there.
-        x: (\\*shape).
-        modes: unit null vectors of ∇²V, (m, \\*shape).
-        quadratic: ⟨v, ∇³V v v⟩ of the first mode v; 0 at a cusp or pitchfork.
-        branches: numbers of the branches that meet here.
-    """
-
-    kind: str
-    parameter: float
-    x: Tensor
-    modes: Tensor
-    quadratic: float
-    branches: tuple[int, ...] = ()
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {n: v.tolist() if isinstance(v, Tensor) else v for n, v in values.items()}
-
-
 def branch(system: CriticalSystem, curve: Curve, ends: tuple[str, str]) -> Branch:
     """A curve in the coordinates of samples."""
     return Branch(
@@ -158,57 +124,6 @@ def branch(system: CriticalSystem, curve: Curve, ends: tuple[str, str]) -> Branc
         ends=ends,
         curve=curve,
     )
-
-
-def events(system: CriticalSystem, curve: Curve) -> list[tuple[Event, Tensor, Tensor]]:
-    """Folds and branch points along a curve, each with its z (d + 1,) and tangent."""
-    index = (curve.record[:, 1:] < 0).sum(1)
-    turns = curve.tangent[:-1, -1] * curve.tangent[1:, -1] < 0
-    changes = index[:-1] != index[1:]
-    found = []
-    for i in (turns | changes).nonzero()[:, 0].tolist():
-        places = []  # (z, tangent, modes that vanish, whether t_p does)
-        if turns[i]:
-            places.append((*locate(system, curve, i, lambda z, t: float(t[-1])), 0, True))
-        low, high = sorted((int(index[i]), int(index[i + 1])))
-        for number in range(low, high):
-            z, t = locate(system, curve, i, lambda z, t, k=number: _eigenvalue(system, z, k))
-            same = [k for k, place in enumerate(places) if float((place[0] - z).norm()) < 1e-5]
-            if same:
-                places[same[0]] = (*places[same[0]][:2], places[same[0]][2] + 1, places[same[0]][3])
-            else:
-                places.append((z, t, 1, False))
-        size = float(curve.record[i, 1:].abs().max())
-        found += [(_event(system, z, modes, turn, size), z, t) for z, t, modes, turn in places]
-    return found
-
-
-def _eigenvalue(system: CriticalSystem, z: Tensor, number: int) -> float:
-    z = z[None]
-    return float(system.record(z, system.jacobian(z))[0, 1 + number])
-
-
-def _event(system: CriticalSystem, z: Tensor, modes: int, turn: bool, size: float) -> Event:
-    """What is at z, where ``modes`` eigenvalues, of up to ``size`` nearby, change sign."""
-    x, p = system.state(z[None]), system.parameter(z[None])
-    values, vectors = spectrum(system.family, x, p)
-    softest = values[0].abs().argsort()[: max(modes, 1)]
-    null = vectors[0][softest]
-    kind = "fold" if turn and modes == 1 else "branch point"
-    return Event(
-        kind if float(values[0][softest[-1]].abs()) < 1e-4 * size else "gap",
-        float(p),
-        system.family.shaped(x)[0].cpu(),
-        system.family.shaped(null).cpu(),
-        quadratic_coefficient(system.family, x, p, null[:1]),
-    )
-
-
-def quadratic_coefficient(family: Family, x: Tensor, p: Tensor, v: Tensor) -> float:
-    """⟨v, ∇³V v v⟩ along a unit v (1, d) at x (1, d), by central differences of ∇²V v."""
-    step = 1e-4 * max(1e-2, float(x.norm()))
-    ahead, behind = (family.product(x + way * step * v, p)(v) for way in (1, -1))
-    return float(((ahead - behind) * v).sum() / (2 * step))
 
 
 def start(system: CriticalSystem, x: Tensor, p: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Dense(Jacobian):
         if fixed is not None:
             matrix = matrix - self.apply(fixed)[:, :, None] * fixed[:, None]
         # At a branch point the smallest singular value is 0, and its direction is left alone.
-        return torch.einsum("bij,bj->bi", torch.linalg.pinv(matrix, rtol=1e-9), r)
+        return torch.einsum("bij,bj->bi", torch.linalg.pinv(matrix, atol=1e-11, rtol=1e-9), r)
 
 
 class Products(Jacobian):
@@ -114,15 +114,29 @@ class Curve:
         tangent: unit vectors, in the direction of the curve, (m, n + 1).
         record: what the system keeps of each point, (m, k).
         end: why it ends: "bound" of the parameter, "length", "closed" or "stuck".
+        joint: number of the step that leads through the branch point it was started from.
     """
 
     z: Tensor
     tangent: Tensor
     record: Tensor
     end: str
+    joint: int | None = None
 
     def __len__(self) -> int:
         return len(self.z)
+
+    def joined(self, ahead: "Curve", *, shared: bool = True) -> "Curve":
+        """This one backwards and then another from the same place, whose first point is ``shared``
+        or lies beyond a branch point."""
+        first = int(shared)
+        return Curve(
+            torch.cat([self.z.flip(0), ahead.z[first:]]),
+            torch.cat([-self.tangent.flip(0), ahead.tangent[first:]]),
+            torch.cat([self.record.flip(0), ahead.record[first:]]),
+            ahead.end,
+            None if shared else len(self) - 1,
+        )
 
 
 def correct(
@@ -170,7 +184,7 @@ def follow(
     ends = ["length"] * count
     step = torch.full((count,), longest / 4, dtype=z.dtype, device=z.device)
     rows = torch.arange(count)
-    z, sign = z.clone(), system.orientation(record, t)
+    z, t, sign = z.clone(), t.clone(), system.orientation(record, t)
     with progress(task, count * points) as tell:
         while len(rows):
             tell(sum(map(len, kept)))

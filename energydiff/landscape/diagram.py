@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.landscape.branches import Branch, CriticalSystem, Event, branch, events, start
+from energydiff.landscape.branches import Branch, CriticalSystem, branch, start
 from energydiff.landscape.continuation import Curve, correct, follow
 from energydiff.landscape.critical import distinct
+from energydiff.landscape.events import Event, events
 from energydiff.landscape.families import Family
 from energydiff.random import PROBE, keyed_normal
 
@@ -114,7 +115,7 @@ class _Grower:
         for ahead, back in zip(curves[: len(z)], curves[len(z) :], strict=True):
             if self._known(ahead.z[0]):
                 continue
-            whole = ahead if ahead.end == "closed" else _joined(back, ahead)
+            whole = ahead if ahead.end == "closed" else back.joined(ahead)
             ends = (ahead.end if ahead.end == "closed" else back.end, ahead.end)
             todo += self._add(whole, ends)
         while todo:
@@ -161,15 +162,15 @@ class _Grower:
         z = torch.stack([row for _, _, row in starts])
         curves = self._follow(z, z - torch.stack([place for _, place, _ in starts]))
         new = []
-        for (number, _, row), curve in zip(starts, curves, strict=True):
-            known = self._known(row)
-            if known is None and len(self.branches) < self.most and len(curve) > 1:
-                known = len(self.branches)
-                new += self._add(curve, ("branch point", curve.end))
-            if known is not None:
-                event, place = self.found[number]
-                members = tuple(sorted({*event.branches, known}))
-                self.found[number] = replace(event, branches=members), place
+        for number in dict.fromkeys(number for number, _, _ in starts):
+            halves = [c for c, (n, _, _) in zip(curves, starts, strict=True) if n == number]
+            for curve, ends in _paired([c for c in halves if len(c) > 1]):
+                if len(self.branches) < self.most and self._known(curve.z[0]) is None:
+                    member = len(self.branches)
+                    new += self._add(curve, ends)
+                    event, place = self.found[number]
+                    members = tuple(sorted({*event.branches, member}))
+                    self.found[number] = replace(event, branches=members), place
         return new
 
     def _switch(self, number: int, place: Tensor, tangent: Tensor) -> tuple[Tensor, str]:
@@ -186,9 +187,11 @@ class _Grower:
         z, fixed = self._near(*self._corrected(z, fixed), place, size)
         if len(modes) == 1:
             shifts = (z[:, -1] - place[-1]).tolist()
-            even = len(shifts) == 2 and shifts[0] * shifts[1] > 0
-            crossing = "pitchfork" if even else "transcritical"
-            return z, crossing if len(shifts) == 2 else "branch point"
+            if abs(float(tangent[-1])) < 1e-3:
+                return z, "pitchfork"
+            if len(shifts) < 2:
+                return z, "branch point"
+            return z, "pitchfork" if shifts[0] * shifts[1] > 0 else "transcritical"
         # Once more at one distance along what was found, so that each branch is found once.
         fixed = z - place
         fixed -= (fixed @ tangent)[:, None] * tangent
@@ -228,18 +231,25 @@ class _Grower:
             if float(distance[i]) > 2 * self.longest:
                 continue
             t = curve.tangent[i]
-            guess = curve.z[i] + ((z - curve.z[i]) @ t) * t
+            along = float((z - curve.z[i]) @ t)
+            if (i == 0 and along < -1e-9) or (i == len(curve) - 1 and along > 1e-9):
+                continue
+            guess = curve.z[i] + along * t
             there, solved, _ = correct(self.system, guess[None], t[None])
             if bool(solved) and float((there[0] - z).norm()) < 1e-6:
                 return number
         return None
 
 
-def _joined(back: Curve, ahead: Curve) -> Curve:
-    """One curve of two from the same start."""
-    return Curve(
-        torch.cat([back.z.flip(0), ahead.z[1:]]),
-        torch.cat([-back.tangent.flip(0), ahead.tangent[1:]]),
-        torch.cat([back.record.flip(0), ahead.record[1:]]),
-        ahead.end,
-    )
+def _paired(halves: list[Curve]) -> list[tuple[Curve, tuple[str, str]]]:
+    """Curves that leave a branch point, those that leave it opposite ways joined through it."""
+    curves, left = [], list(halves)
+    while left:
+        ahead = left.pop(0)
+        cosines = [float(ahead.tangent[0] @ other.tangent[0]) for other in left]
+        if cosines and min(cosines) < -0.5:
+            back = left.pop(cosines.index(min(cosines)))
+            curves.append((back.joined(ahead, shared=False), (back.end, ahead.end)))
+        else:
+            curves.append((ahead, ("branch point", ahead.end)))
+    return curves
