@@ -113,7 +113,7 @@ class _Grower:
         curves = self._follow(torch.cat([z, z]), torch.cat([up, -up]))
         todo = []
         for ahead, back in zip(curves[: len(z)], curves[len(z) :], strict=True):
-            if self._known(ahead.z[0]):
+            if self._known(ahead.z[0]) is not None:
                 continue
             whole = ahead if ahead.end == "closed" else back.joined(ahead)
             ends = (ahead.end if ahead.end == "closed" else back.end, ahead.end)
@@ -216,9 +216,7 @@ class _Grower:
         z, solved, _ = correct(self.system, z, fixed)
         return z[solved.to(z.device)], fixed[solved.to(z.device)]
 
-    def _near(
-        self, z: Tensor, fixed: Tensor, place: Tensor, size: float
-    ) -> tuple[Tensor, Tensor]:
+    def _near(self, z: Tensor, fixed: Tensor, place: Tensor, size: float) -> tuple[Tensor, Tensor]:
         near = (z - place).norm(dim=1) < 6 * size
         return z[near], fixed[near]
 

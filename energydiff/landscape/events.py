@@ -98,9 +98,7 @@ def _eigenvalue(system: CriticalSystem, z: Tensor, number: int) -> float:
     return float(system.record(z, system.jacobian(z))[0, 1 + number])
 
 
-def _event(
-    system: CriticalSystem, place: _Place, size: float
-) -> tuple[Event, Tensor, Tensor]:
+def _event(system: CriticalSystem, place: _Place, size: float) -> tuple[Event, Tensor, Tensor]:
     """What is at a place near which eigenvalues are up to ``size``."""
     z, tangent, count = place.z, place.tangent, max(place.modes, 1)
     softest, null = _softest(system, z, count)
