@@ -1,14 +1,14 @@
 """Saddle–saddle connections as σ varies: the bifurcations that no eigenvalue foretells.
 
-A branch of a saddle's unstable manifold ends in a minimum. At isolated σ the minimum changes without
-a fold: there it ends on another saddle (a gradient field breaks structural stability generically by
-folds and by these alone; Hess & Morris). Symmetry can hold such a connection over a whole interval
-of σ: followed exactly the branch ends on a saddle, and beside either minimum when nudged.
+A branch of a saddle's unstable manifold ends in a minimum. At isolated σ the minimum changes
+without a fold: there it ends on another saddle (a gradient field breaks structural stability
+generically by folds and by these alone; Hess & Morris). Symmetry can hold such a connection over a
+whole interval of σ: the branch itself ends on a saddle, and in either minimum when nudged.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ def saddle_connections(
     for sigma in with_progress(grid, len(grid), "Following saddles down"):
         seen.append(watch.look(sigma, seen[-1] if seen else {}))
     found = []
-    for number, piece in enumerate(watch.pieces):
+    for number in range(len(watch.pieces)):
         for way in (0, 1):
             history = [
                 (s, look[number]) for s, look in zip(grid, seen, strict=True) if number in look
@@ -167,7 +167,7 @@ class _Watch:
         self, number: int, way: int, history: list[tuple[float, _Seen]], tolerance: float
     ) -> list[Connection]:
         found = []
-        for below, above in zip(history[:-1], history[1:], strict=True):
+        for below, above in pairwise(history):
             first, second = below[1].ends[way], above[1].ends[way]
             if below[1].flips[way] or above[1].flips[way] or min(first, second) < 0:
                 continue
@@ -179,9 +179,14 @@ class _Watch:
             (low, look), (high, after) = self.bisect(
                 number, below, above, tolerance, lambda a, b: a.ends[way] == b.ends[way]
             )
-            target = self.target(number, way, low, look)
-            minima = (self.pieces[first].branch, self.pieces[after.ends[way]].branch)
-            found.append(self.connection("crossing", (low, high), number, target, minima))
+            # Next to a branch point the nudge of the first look may step over what it looks for.
+            (one, near), (other, _) = (
+                self.down(number, way, sigma, seen) for sigma, seen in ((low, look), (high, after))
+            )
+            if one != other and one >= 0 and other >= 0:
+                minima = (self.pieces[one].branch, self.pieces[other].branch)
+                target = self.pieces[near].branch if near >= 0 else -1
+                found.append(self.connection("crossing", (low, high), number, target, minima))
         return found
 
     def intervals(
@@ -224,25 +229,27 @@ class _Watch:
         middle = piece.near(0.5 * (sigma[0] + sigma[1]))
         return Connection(kind, sigma, piece.branch, target, minima, middle)
 
-    def target(self, number: int, way: int, sigma: float, look: _Seen) -> int:
-        """Branch of the saddle that the manifold passes closest to."""
+    def down(self, number: int, way: int, sigma: float, look: _Seen) -> tuple[int, int]:
+        """Pieces of the minimum where a branch of the unstable manifold ends, by an accurate
+        solver, and of the saddle that it passes closest to; −1 for none."""
+        low, minima = self.points(sigma, 0)
         numbers, saddles = self.points(sigma, 1)
-        x = self.surface.flat(saddles.x)
         own = numbers.index(number)
-        others = [k for k in range(len(numbers)) if k != own]
-        if not others:
-            return -1
-        first = x[own] + 0.01 * sigma * (1 if way == 0 else -1) * look.mode.to(x)
+        x = self.surface.flat(saddles.x)
+        first = x[own] + 1e-3 * sigma * (1 if way == 0 else -1) * look.mode.to(x)
 
-        def down(_: float, y: np.ndarray) -> np.ndarray:
-            state = torch.from_numpy(y)[None].to(x)
-            return -self.surface.gradient(state, sigma)[1][0].cpu().numpy()
+        def fall(_: float, y: np.ndarray) -> np.ndarray:
+            slope = self.surface.gradient(torch.from_numpy(y)[None].to(x), sigma)[1]
+            return -slope[0].cpu().numpy()
 
-        path = torch.from_numpy(
-            solve_ivp(down, (0, 60), first.cpu().numpy(), rtol=1e-8, atol=1e-10).y.T
-        )
-        distance = torch.cdist(path, x[others].cpu()).amin(0)
-        return self.pieces[numbers[others[int(distance.argmin())]]].branch
+        path = solve_ivp(fall, (0.0, 1e4), first.cpu().numpy(), method="LSODA", rtol=1e-8).y.T
+        path = torch.from_numpy(path)
+        to_minima = (path[-1] - minima.x.flatten(1)).norm(dim=1)
+        end = low[int(to_minima.argmin())] if float(to_minima.min()) < 1e-3 * sigma else -1
+        to_saddles = torch.cdist(path, saddles.x.flatten(1)).amin(0)
+        to_saddles[own] = torch.inf
+        other = int(to_saddles.argmin())
+        return end, numbers[other] if len(numbers) > 1 else -1
 
 
 def _alike(way: int) -> Callable[[_Seen, _Seen], bool]:

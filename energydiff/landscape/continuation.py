@@ -221,8 +221,11 @@ def follow(
                 z[b], t[b], sign[b] = last[0], last[1], now[k]
                 step[b] = min(float(step[b]) * (1.5 if quick[k] else 0.8), longest)
             rows = rows[going]
-    parts = [[torch.stack(part) for part in zip(*rows_kept, strict=True)] for rows_kept in kept]
-    return [Curve(*part, end) for part, end in zip(parts, ends, strict=True)]
+    curves = []
+    for points_kept, end in zip(kept, ends, strict=True):
+        states, tangents, records = zip(*points_kept, strict=True)
+        curves.append(Curve(torch.stack(states), torch.stack(tangents), torch.stack(records), end))
+    return curves
 
 
 def locate(

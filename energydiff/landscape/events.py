@@ -14,7 +14,6 @@ one mode then by a system of which it is a regular solution.
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from energydiff.landscape.branches import CriticalSystem
@@ -82,7 +81,7 @@ def events(system: CriticalSystem, curve: Curve) -> list[tuple[Event, Tensor, Te
             places.append(_Place(z, t, 0, True))
         low, high = sorted((int(index[i]), int(index[i + 1])))
         for number in range(low, high):
-            z, t = locate(system, curve, i, lambda z, t, k=number: _eigenvalue(system, z, k))
+            z, t = locate(system, curve, i, _Eigenvalue(system, number))
             same = next((place for place in places if float((place.z - z).norm()) < 1e-5), None)
             if same is None:
                 places.append(_Place(z, t, 1, False))
@@ -93,9 +92,16 @@ def events(system: CriticalSystem, curve: Curve) -> list[tuple[Event, Tensor, Te
     return found
 
 
-def _eigenvalue(system: CriticalSystem, z: Tensor, number: int) -> float:
-    z = z[None]
-    return float(system.record(z, system.jacobian(z))[0, 1 + number])
+@dataclass
+class _Eigenvalue:
+    """An eigenvalue of ∇²V by its place from the lowest up."""
+
+    system: CriticalSystem
+    number: int
+
+    def __call__(self, z: Tensor, tangent: Tensor) -> float:
+        z = z[None]
+        return float(self.system.record(z, self.system.jacobian(z))[0, 1 + self.number])
 
 
 def _event(system: CriticalSystem, place: _Place, size: float) -> tuple[Event, Tensor, Tensor]:
