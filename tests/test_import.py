@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
         *("energies", "sampling", "potentials", "denoisers", "diffusion", "data", "saving"),
         *("drawing", "landscape", "evaluation"),
     },
-    "report": {"sampling", "data", "saving", "evaluation"},
+    "report": {"sampling", "data", "saving", "landscape", "evaluation"},
     "completion": {"sampling", "potentials", "data", "saving", "training", "report"},
     "energydiff": {"energies", "saving"},
     "cli": {
