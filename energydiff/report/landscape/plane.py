@@ -119,6 +119,7 @@ def draw_plane(
     window: Window,
     *,
     basins: bool = False,
+    scores: bool = True,
     size: float = 46,
 ) -> None:
     """Everything of one noise level on given axes."""
@@ -126,7 +127,8 @@ def draw_plane(
     if basins:
         draw_basins(axes, surface, points, window)
     draw_contours(axes, surface, sigma, window, filled=not basins)
-    draw_scores(axes, surface, sigma, window)
+    if scores:
+        draw_scores(axes, surface, sigma, window)
     reach = float(np.hypot(window[1] - window[0], window[3] - window[2]))
     for curves, width, gid, label in (
         (branches(surface, points, reach), 0.9, "unstable manifolds", "way down from a saddle"),
