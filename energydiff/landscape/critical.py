@@ -14,9 +14,12 @@ from energydiff.energies.base import sigma_vector
 from energydiff.errors import UserError
 from energydiff.files import whole
 from energydiff.landscape.lanczos import krylov
+from energydiff.landscape.search import newton
 from energydiff.landscape.surface import Surface
 from energydiff.random import PROBE, keyed_normal
 
+TOLERANCE = 1e-8  # ‖∇V‖ / √d of what counts as found
+COARSE = 1e-5  # of what float32 is to find first
 DENSE = 256  # dimensions up to which the whole spectrum is computed
 LANCZOS = 64  # Krylov dimension beyond
 
@@ -95,6 +98,50 @@ class CriticalPoints:
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
+def critical_points(
+    surface: Surface,
+    x: Tensor,
+    sigma: float,
+    index: int | None,
+    task: str,
+    modes: Tensor | None = None,
+) -> CriticalPoints:
+    """Distinct critical points of any index that Newton finds from x (B, d), lowest V first.
+
+    The arguments are those of :func:`newton`. Where a network computes V, what float32 has found
+    is found again in float64.
+    """
+    if surface.coarse is not surface:
+        x = rough_points(surface.coarse, x, sigma, index, task, modes)
+        x, index, modes = surface.flat(x), None, None
+    search = newton(surface, x, sigma, index, tolerance=TOLERANCE, modes=modes, task=task)
+    found = search.x[search.converged]
+    points = examine(surface, found[distinct(found, merging_radius(surface))], sigma)
+    return points[points.free_energy.argsort()]
+
+
+def rough_points(
+    coarse: Surface,
+    x: Tensor,
+    sigma: float,
+    index: int | None,
+    task: str,
+    modes: Tensor | None = None,
+) -> Tensor:
+    """Where Newton in float32 comes near critical points, (n, d), most copies left out."""
+    modes = None if modes is None else modes.to(coarse.dtype)
+    search = newton(
+        coarse, coarse.flat(x), sigma, index, steps=40, tolerance=COARSE, modes=modes, task=task
+    )
+    found = search.x[search.converged]
+    return found[distinct(found, 10 * merging_radius(coarse))]
+
+
+def merging_radius(surface: Surface) -> float:
+    """Critical points closer than this, units of x, are one."""
+    return 1e-4 * surface.dim**0.5
+
+
 def examine(
     surface: Surface, x: Tensor, sigma: float | Tensor, *, modes: int = 4
 ) -> CriticalPoints:
@@ -133,7 +180,7 @@ def third_derivative(surface: Surface, x: Tensor, sigma: Tensor) -> tuple[Tensor
     """A Lipschitz constant L of ∇²V, (B,), and whether it is a theorem.
 
     Without a bound of the energy's own: the largest difference quotient ‖(∇²V(x + εu) − ∇²V(x))u‖/ε
-    over a few directions u, the softest modes' change among them; an estimate from below.
+    over a few random directions u; an estimate from below.
     """
     bound = surface.energy.third_derivative_bound(sigma)
     if bound is not None:
@@ -151,13 +198,13 @@ def third_derivative(surface: Surface, x: Tensor, sigma: Tensor) -> tuple[Tensor
 def distinct(x: Tensor, radius: float) -> Tensor:
     """Rows of x (n, …) that remain when of any two closer than ``radius`` the later one goes."""
     if not len(x):
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device=x.device)
     flat = x.flatten(1).cpu().numpy()
     gone = np.zeros(len(flat), dtype=bool)
     for first, second in sorted(cKDTree(flat).query_pairs(radius)):
         if not gone[first]:
             gone[second] = True
-    return torch.from_numpy(np.flatnonzero(~gone))
+    return torch.from_numpy(np.flatnonzero(~gone)).to(x.device)
 
 
 def nearest(x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

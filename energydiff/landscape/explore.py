@@ -3,19 +3,24 @@ together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.landscape.critical import CriticalPoints, distinct, examine
-from energydiff.landscape.morse import MorseGraph, merging_radius, morse_graph
-from energydiff.landscape.search import descend, newton
+from energydiff.landscape.critical import (
+    CriticalPoints,
+    critical_points,
+    distinct,
+    merging_radius,
+    nearest,
+)
+from energydiff.landscape.morse import MorseGraph, morse_graph
+from energydiff.landscape.search import descend
 from energydiff.landscape.strings import neighbours, soft_starts, string, summits
 from energydiff.landscape.surface import Surface
 from energydiff.random import PROBE, keyed_normal
-
-TOLERANCE = 1e-8  # ‖∇V‖ / √d of what counts as found
 
 Stage = Callable[[str, Callable[[], CriticalPoints]], CriticalPoints]
 
@@ -60,7 +65,7 @@ def minima(surface: Surface, x: Tensor, sigma: float) -> CriticalPoints:
     Raises:
         UserError: none of them ends in one.
     """
-    low = descend(surface, x, sigma)
+    low = surface.flat(descend(surface.coarse, surface.coarse.flat(x), sigma))
     found = critical_points(surface, low, sigma, 0, "Searching minima").of_index(0)
     if not len(found):
         raise UserError(
@@ -68,22 +73,6 @@ def minima(surface: Surface, x: Tensor, sigma: float) -> CriticalPoints:
             " flat or unbounded there; try a higher sigma or more starts."
         )
     return found
-
-
-def critical_points(
-    surface: Surface,
-    x: Tensor,
-    sigma: float,
-    index: int | None,
-    task: str,
-    modes: Tensor | None = None,
-) -> CriticalPoints:
-    """Distinct critical points of any index that Newton finds from x (B, d), lowest V first."""
-    search = newton(surface, x, sigma, index, tolerance=TOLERANCE, modes=modes, task=task)
-    found = search.x[search.converged]
-    found = found[distinct(found, merging_radius(surface)).to(found.device)]
-    points = examine(surface, found, sigma)
-    return points[points.free_energy.argsort()]
 
 
 def explore(
@@ -115,12 +104,12 @@ def explore(
         pairs = _apart(graph)
         if not len(pairs):
             break
-        more = stage(
-            f"connections {number + 1}",
-            lambda: _between(surface, graph.minima, pairs, sigma),  # noqa: B023
-        )
-        joined = _merged(surface, [graph.saddles, more.of_index(1)])
-        graph = morse_graph(surface, graph.minima, joined, sigma)
+        name = f"connections {number + 1}"
+        more = stage(name, partial(_between, surface, graph.minima, pairs, sigma)).of_index(1)
+        new = more[nearest(more.x, graph.saddles.x)[0] > merging_radius(surface)]
+        if not len(new):
+            break
+        graph = morse_graph(surface, graph.minima, new, sigma, graph)
     others = stage("index 2", lambda: _index_two(surface, graph.saddles, sigma, effort))
     return Landscape(graph, others)
 
@@ -157,9 +146,10 @@ def _saddles(
 
 def _between(surface: Surface, low: CriticalPoints, pairs: Tensor, sigma: float) -> CriticalPoints:
     """Critical points from the summits of strings between pairs (P, 2) of minima."""
-    x = surface.flat(low.x)
-    path, value = string(surface, x[pairs[:, 0]], x[pairs[:, 1]], sigma)
+    x = surface.coarse.flat(low.x)
+    path, value = string(surface.coarse, x[pairs[:, 0]], x[pairs[:, 1]], sigma)
     top, along, _ = summits(path, value)
+    top, along = surface.flat(top), surface.flat(along)
     return critical_points(surface, top, sigma, 1, "Searching saddles on strings", along[:, None])
 
 

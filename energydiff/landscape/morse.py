@@ -14,12 +14,20 @@ import torch
 from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor
 
-from energydiff.landscape.critical import CriticalPoints, distinct, examine, nearest
+from energydiff.landscape.critical import (
+    COARSE,
+    TOLERANCE,
+    CriticalPoints,
+    critical_points,
+    merging_radius,
+    nearest,
+)
 from energydiff.landscape.search import descend, newton
 from energydiff.landscape.surface import Surface
 
-NUDGE = 0.02  # from a saddle along its negative mode, units of σ
-TILT = 0.002  # across it, to see whether a branch holds
+NUDGE = 0.02, 0.5  # from a saddle along its negative mode, least and most, units of σ
+FALL = 1e-3  # of V by that nudge, units of σ²: a flat saddle is left by a longer one
+TILT = 0.002  # across it, to see whether a branch holds, units of σ
 
 
 @dataclass(frozen=True)
@@ -103,50 +111,68 @@ class MorseGraph:
 
 
 def morse_graph(
-    surface: Surface, minima: CriticalPoints, saddles: CriticalPoints, sigma: float
+    surface: Surface,
+    minima: CriticalPoints,
+    saddles: CriticalPoints,
+    sigma: float,
+    before: MorseGraph | None = None,
 ) -> MorseGraph:
     """Follow both branches of every index-1 saddle down; minima met for the first time are added.
 
     Each branch is followed three times: as it is, and nudged to either side along the softest mode
     that leads up.
+
+    Args:
+        before: a graph of the same minima that these saddles are added to.
     """
-    x = surface.flat(saddles.x)
+    coarse = surface.coarse
+    x = coarse.flat(saddles.x)
     modes = saddles.modes.flatten(2).to(x)
     down, across = modes[:, 0], modes[:, min(1, modes.shape[1] - 1)]
     across = torch.zeros_like(down) if surface.dim == 1 else across
+    bend = saddles.eigenvalues[:, :1].to(x).abs()
+    nudge = (2 * FALL / bend).sqrt().clamp(*NUDGE) * down
     starts = torch.stack(
         [
-            x + sigma * (NUDGE * way * down + TILT * side * across)
+            x + sigma * (way * nudge + TILT * side * across)
             for way in (1, -1)
             for side in (0, 1, -1)
         ],
         1,
     ).flatten(0, 1)
-    low = descend(surface, starts, sigma, eta=0.2, tolerance=1e-3, steps=300)
-    found = newton(surface, low, sigma, 0, tolerance=1e-8, task="Following branches down")
-    minima = _with_new(surface, minima, found.x[found.converged], sigma)
-    radius = merging_radius(surface)
-    distance, number = nearest(surface.shaped(found.x), minima.x)
-    ends = torch.where((distance <= radius) & found.converged.cpu(), number, -1).view(-1, 2, 3)
-    distance, number = nearest(surface.shaped(found.x), saddles.x)
-    hits = torch.where((distance <= radius) & found.converged.cpu(), number, -1).view(-1, 2, 3)
+    low = descend(coarse, starts, sigma, eta=0.2, steps=300)
+    tolerance = TOLERANCE if coarse is surface else COARSE
+    search = newton(coarse, low, sigma, 0, tolerance=tolerance, task="Following branches down")
+    end, ended = surface.shaped(search.x.cpu()).double(), search.converged.cpu()
+    if before is not None:
+        saddles = CriticalPoints.join([before.saddles, saddles])
+    minima = _with_new(surface, minima, saddles, end[ended], sigma)
+    radius = (1 if coarse is surface else 10) * merging_radius(surface)
+
+    def which(points: CriticalPoints) -> Tensor:
+        distance, number = nearest(end, points.x)
+        return torch.where((distance <= radius) & ended, number, -1).view(-1, 2, 3)
+
+    ends, hits = which(minima), which(saddles)
     flips = ends[..., 1] != ends[..., 2]
-    return MorseGraph(minima, saddles, ends[..., 0], hits[..., 0], flips)
+    parts = [ends[..., 0], hits[..., 0], flips]
+    if before is not None:
+        earlier = [before.ends, before.hits, before.flips]
+        parts = [torch.cat(pair) for pair in zip(earlier, parts, strict=True)]
+    return MorseGraph(minima, saddles, *parts)
 
 
-def merging_radius(surface: Surface) -> float:
-    """Critical points closer than this, units of x, are one."""
-    return 1e-4 * surface.dim**0.5
-
-
-def _with_new(surface: Surface, minima: CriticalPoints, x: Tensor, sigma: float) -> CriticalPoints:
-    away = nearest(x, surface.flat(minima.x))[0] > merging_radius(surface)
-    others = x[away.to(x.device)]
-    others = others[distinct(others, merging_radius(surface)).to(x.device)]
+def _with_new(
+    surface: Surface, minima: CriticalPoints, saddles: CriticalPoints, x: Tensor, sigma: float
+) -> CriticalPoints:
+    """The minima, and those that are near x (n, \\*shape) and neither among them nor a saddle."""
+    known = torch.cat([minima.x, saddles.x])
+    others = x[nearest(x, known)[0] > 10 * merging_radius(surface)]
     if not len(others):
         return minima
-    modes = minima.modes.shape[1]
-    return CriticalPoints.join([minima, examine(surface, others, sigma, modes=modes).of_index(0)])
+    found = critical_points(surface, surface.flat(others), sigma, 0, "Refining new minima")
+    found = found[nearest(found.x, minima.x)[0] > merging_radius(surface)]
+    return CriticalPoints.join([minima, found.of_index(0)])
 
 
 def _values(points: CriticalPoints) -> tuple[list[float], list[float]]:

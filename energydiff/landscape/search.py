@@ -18,7 +18,7 @@ from energydiff.landscape.surface import Surface
 from energydiff.progress import progress
 from energydiff.random import PROBE, keyed_normal
 
-KRYLOV = 20  # dimension: with fewer, exact Hessians
+KRYLOV = 16  # dimension: with fewer, exact Hessians
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def descend(
 
     A state whose V would rise beyond rounding has its own η halved: a learned energy may need it.
     """
-    x, levels = x.clone(), sigma_vector(sigma, x)
+    x, levels, rounding = x.clone(), sigma_vector(sigma, x), 100 * torch.finfo(x.dtype).eps
     rate = torch.full_like(levels, eta)
     value, slope = surface.gradient(x, levels)
     going = slope.norm(dim=1) > tolerance * surface.dim**0.5
@@ -59,7 +59,7 @@ def descend(
             break
         trial = x[rows] - rate[rows, None] * slope[rows]
         there, gradient = surface.gradient(trial, levels[rows])
-        rose = there > value[rows] + 1e-12 * value[rows].abs().clamp(min=1)
+        rose = there > value[rows] + rounding * value[rows].abs().clamp(min=1)
         rate[rows[rose]] *= 0.5
         taken = rows[~rose]
         x[taken], value[taken], slope[taken] = trial[~rose], there[~rose], gradient[~rose]
@@ -113,7 +113,9 @@ def newton(
             step, change, soft = _step(surface, here, at, slope[rows], modes[rows], index)
             if known is not None:
                 step, change = _deflated(here, step, change, known)
-            scale = (trust[rows] / step.norm(dim=1).clamp(min=1e-300)).clamp(max=1.0)[:, None]
+            scale = (trust[rows] / step.norm(dim=1).clamp(min=torch.finfo(x.dtype).tiny)).clamp(
+                max=1.0
+            )[:, None]
             step, change = scale * step, scale * change
             there, gradient = surface.gradient(here + step, at)
             small = gradient.norm(dim=1) <= 1e-6 * surface.dim**0.5  # where rounding is the error
@@ -146,7 +148,7 @@ def _step(
     if index is not None:
         bend = values.abs()
         bend[:, :index] *= -1
-    floor = 1e-9 * values.abs().amax(1, keepdim=True)
+    floor = torch.finfo(values.dtype).eps * values.abs().amax(1, keepdim=True)
     bend = torch.where(bend < 0, -1.0, 1.0) * bend.abs().maximum(floor)
     along = torch.einsum("bij,bki,bk->bj", vectors, basis.mT, slope)
     part = torch.einsum("bij,bj->bi", vectors, -along / bend)
@@ -165,7 +167,9 @@ def _agreement(
     """
     if index == 0:
         return fell / ((slope + 0.5 * change) * step).sum(1)
-    return 1 - (there - slope - change).norm(dim=1) / change.norm(dim=1).clamp(min=1e-300)
+    return 1 - (there - slope - change).norm(dim=1) / change.norm(dim=1).clamp(
+        min=torch.finfo(step.dtype).tiny
+    )
 
 
 def _deflated(x: Tensor, step: Tensor, change: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,7 @@ def _evenly(path: Tensor) -> Tensor:
     wanted = torch.linspace(0, 1, path.shape[1]).to(path) * arc[:, -1:]
     right = torch.searchsorted(arc, wanted.contiguous()).clamp(1, path.shape[1] - 1)
     left = right - 1
-    span = (arc.gather(1, right) - arc.gather(1, left)).clamp(min=1e-300)
+    span = (arc.gather(1, right) - arc.gather(1, left)).clamp(min=torch.finfo(arc.dtype).tiny)
     share = ((wanted - arc.gather(1, left)) / span)[..., None]
     at = [i[..., None].expand_as(path) for i in (left, right)]
     return torch.lerp(path.gather(1, at[0]), path.gather(1, at[1]), share)

@@ -1,4 +1,4 @@
-"""V(·, σ) as a function whose critical points are sought: values, slopes and Hessians in float64.
+"""V(·, σ) as a function whose critical points are sought: values, slopes and Hessians.
 
     ∇V = x − D(x, σ),    ∇²V = I − ∇D,    ∂∇V/∂σ = ∇(∂V/∂σ)
 
@@ -8,6 +8,7 @@ denoiser; its Morse index is the number of negative eigenvalues of ∇²V.
 
 import copy
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,35 +22,45 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Surface:
-    """The free energy V of an energy and its derivatives, on the energy's device, in float64.
+    """The free energy V of an energy and its derivatives, on the energy's device.
 
     Args:
-        model: an energy, closed form, memory or trained; a copy of it is taken to float64.
+        model: an energy, closed form, memory or trained; a copy of it is taken.
         label: class of all states; ``None`` without.
         chunk: states that are differentiated together.
+        dtype: of states and derivatives.
 
     Raises:
         NoEnergyError: the model is an unconstrained denoiser.
         UserError: it is not twice differentiable, or its device has no float64.
     """
 
-    def __init__(self, model: Denoiser, label: int | None = None, chunk: int = 256) -> None:
+    def __init__(
+        self,
+        model: Denoiser,
+        label: int | None = None,
+        chunk: int = 128,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
         self.energy: Energy = copy.deepcopy(model.require_energy()).eval().requires_grad_(False)
         tensors = [*self.energy.parameters(), *self.energy.buffers()]
         self.device = tensors[0].device if tensors else torch.device("cpu")
         if self.device.type == "mps":
             raise UserError("a landscape needs float64, which mps does not have: move the model.")
-        self.energy.double()
-        self.shape, self.dim, self.label, self.chunk = (
-            tuple(self.energy.shape),
-            self.energy.dim,
-            label,
-            chunk,
-        )
+        self.energy.to(dtype)
+        self.shape, self.dim = tuple(self.energy.shape), self.energy.dim
+        self.label, self.chunk, self.dtype = label, chunk, dtype
+
+    @cached_property
+    def coarse(self) -> "Surface":
+        """The same in float32, for the way to a critical point: several times cheaper where a
+        network computes V, and itself where a formula does."""
+        trained = any(True for _ in self.energy.parameters())
+        return Surface(self.energy, self.label, self.chunk, torch.float32) if trained else self
 
     def flat(self, x: Tensor) -> Tensor:
         """Samples (B, \\*shape) as states (B, d)."""
-        return x.detach().to(self.device, torch.float64).reshape(len(x), self.dim)
+        return x.detach().to(self.device, self.dtype).reshape(len(x), self.dim)
 
     def shaped(self, x: Tensor) -> Tensor:
         """States (B, d) as samples (B, \\*shape)."""
@@ -62,7 +73,7 @@ class Surface:
         """
         self._check_range(torch.as_tensor(sigma, dtype=torch.float64).flatten())
         level, step = float(torch.as_tensor(sigma).flatten()[0]), 1e-5
-        x, v = keyed_normal(seed, range(2), (self.dim,), PROBE, torch.float64).to(self.device)
+        x, v = keyed_normal(seed, range(2), (self.dim,), PROBE).to(self.device, self.dtype)
         x, v = 0.5 * x[None], (v / v.norm())[None]
         told = f"{type(self.energy).__name__} is not twice differentiable, as a landscape needs it"
         try:
@@ -90,7 +101,9 @@ class Surface:
         return self.gradient(x, sigma)[0]
 
     def gradient(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
-        """V (B,) and ∇V (B, d)."""
+        """V (B,) and ∇V (B, d); of no state at all, nothing."""
+        if not len(x):
+            return x.new_empty(0), torch.empty_like(x)
         levels = sigma_vector(sigma, x)
         parts = [
             self._gradient(part, level)
@@ -103,6 +116,8 @@ class Surface:
 
         The gradient's graph is made once and walked back for every v.
         """
+        if not len(x):
+            return lambda v: v
         levels = sigma_vector(sigma, x)
         graphs = []
         for part, level in zip(x.split(self.chunk), levels.split(self.chunk), strict=True):
