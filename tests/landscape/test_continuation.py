@@ -129,7 +129,9 @@ def test_the_derivative_by_the_parameter(name: str) -> None:
     v = torch.randn(2, 3, dtype=torch.float64)
     quotient = (family.gradient(x + 1e-5 * v, p)[1] - family.gradient(x - 1e-5 * v, p)[1]) / 2e-5
     assert_close(family.product(x, p)(v), quotient, atol=1e-7, rtol=1e-6)
-    assert_close(torch.einsum("bij,bj->bi", family.hessian(x, p), v), quotient, atol=1e-7, rtol=1e-6)
+    assert_close(
+        torch.einsum("bij,bj->bi", family.hessian(x, p), v), quotient, atol=1e-7, rtol=1e-6
+    )
 
 
 def test_a_start_that_is_no_critical_point_is_told() -> None:
