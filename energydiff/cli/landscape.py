@@ -15,7 +15,7 @@ from energydiff.data.normalization import Normalization
 from energydiff.energies import Denoiser, EmpiricalData
 from energydiff.errors import UserError
 from energydiff.files import digest_file
-from energydiff.landscape.explore import Effort, explore
+from energydiff.landscape.exploration import Effort, explore
 from energydiff.landscape.record import Stages, write_landscape
 from energydiff.landscape.surface import Surface
 from energydiff.memory import Memory

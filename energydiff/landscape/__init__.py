@@ -3,7 +3,7 @@
 from energydiff.landscape.asymmetry import jacobian_asymmetry
 from energydiff.landscape.critical import CriticalPoints, critical_points, examine
 from energydiff.landscape.curvature import Curvature, curvature
-from energydiff.landscape.explore import Effort, Landscape, explore, minima
+from energydiff.landscape.exploration import Effort, Landscape, explore, minima
 from energydiff.landscape.morse import MorseGraph, morse_graph
 from energydiff.landscape.search import descend, newton
 from energydiff.landscape.surface import Surface

@@ -13,7 +13,7 @@ from torch import Tensor
 from energydiff.errors import UserError
 from energydiff.files import whole, write_json
 from energydiff.landscape.critical import CriticalPoints, nearest
-from energydiff.landscape.explore import Landscape, Stage
+from energydiff.landscape.exploration import Landscape, Stage
 from energydiff.landscape.morse import MorseGraph
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from energydiff.errors import UserError
 from energydiff.landscape.critical import CriticalPoints, distinct, nearest
-from energydiff.landscape.explore import critical_points
+from energydiff.landscape.exploration import critical_points
 from energydiff.landscape.morse import merging_radius
 from energydiff.landscape.search import descend
 from energydiff.landscape.surface import Surface

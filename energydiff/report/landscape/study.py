@@ -12,7 +12,7 @@ from energydiff.files import write_json
 from energydiff.landscape.basins import basin_volume, recovery
 from energydiff.landscape.connections import saddle_connections
 from energydiff.landscape.diagram import bifurcation_diagram
-from energydiff.landscape.explore import Landscape
+from energydiff.landscape.exploration import Landscape
 from energydiff.landscape.families import Noise
 from energydiff.landscape.learning import learning_landscape
 from energydiff.landscape.search import descend
