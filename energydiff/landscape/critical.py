@@ -193,7 +193,7 @@ def third_derivative(surface: Surface, x: Tensor, sigma: Tensor) -> tuple[Tensor
     """A Lipschitz constant L of ∇²V, (B,), and whether it is a theorem.
 
     Without a bound of the energy's own: the largest difference quotient ‖(∇²V(x + εu) − ∇²V(x))u‖/ε
-    over a few directions u, the softest modes' change among them; an estimate from below.
+    over a few random directions u; an estimate from below.
     """
     bound = surface.energy.third_derivative_bound(sigma)
     if bound is not None:
