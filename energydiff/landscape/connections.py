@@ -2,7 +2,7 @@
 
 A branch of a saddle's unstable manifold ends in a minimum. At isolated σ the minimum changes
 without a fold: there it ends on another saddle (a gradient field breaks structural stability
-generically by folds and by these alone; Hess & Morris). Symmetry can hold such a connection over a
+generically by folds and by these alone). Symmetry can hold such a connection over a
 whole interval of σ: the branch itself ends on a saddle, and in either minimum when nudged.
 """
 
