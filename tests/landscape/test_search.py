@@ -128,8 +128,8 @@ def test_many_dimensions_by_krylov_spaces(dim: int) -> None:
     middle = 0.5 * (corners[a] + corners[b])
     found = critical_points(surface, middle + noise, sigma, 1, "")
     saddles = found.of_index(1)
-    there = nearest(middle, saddles.x)[0] < 0.05
-    assert there.double().mean() >= 0.97
+    there = nearest(middle, saddles.x)[0] < 0.1
+    assert bool(there.all())
     dense = torch.linalg.eigvalsh(surface.hessian(surface.flat(saddles.x), sigma))
     assert_close(saddles.eigenvalues, dense[:, :4], rtol=0, atol=1e-8)
 
