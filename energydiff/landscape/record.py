@@ -82,6 +82,25 @@ def write_landscape(
     return record
 
 
+def open_landscape(folder: Path) -> Landscape:
+    """What :func:`write_landscape` wrote, but for branches that end in no minimum.
+
+    Raises:
+        UserError: the folder holds no landscape.
+    """
+    points = CriticalPoints.open(folder / "critical_points.npz")
+    minima, saddles = points.of_index(0), points.of_index(1)
+    ends = torch.full((len(saddles), 2), -1)
+    try:
+        for edge in json.loads((folder / "graph.json").read_text())["edges"]:
+            ends[edge["saddle"]] = torch.tensor([edge["source"], edge["target"]])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{folder} holds no graph of a landscape: {error}.") from error
+    nothing = torch.full_like(ends, -1)
+    graph = MorseGraph(minima, saddles, ends, nothing, nothing > 0)
+    return Landscape(graph, points[points.index > 1])
+
+
 def summary(landscape: Landscape) -> dict[str, Any]:
     """Counts, and what was and was not found."""
     points, graph = landscape.points, landscape.graph

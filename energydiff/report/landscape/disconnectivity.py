@@ -55,14 +55,8 @@ def disconnectivity_plot(
 def draw_tree(axes: Axes, graph: MorseGraph, drawn: Tree) -> None:
     """Branches (gid ``branches``), joints (``joints``) and minima (``minima``) on given axes."""
     value = graph.minima.free_energy.numpy()
-    tops = [merge.level for merge in drawn.merges]
-    lowest = min(value[list(drawn.places)])
-    highest = max([*tops, *value[list(drawn.places)]])
-    height = max(highest - lowest, 1e-3 * abs(highest), 1e-12)
-    top = highest + (0.06 if len(drawn.roots) == 1 else 0.1) * height
-    ends = dict.fromkeys(drawn.roots, top)
-    ends |= {merge.groups[1]: merge.level for merge in drawn.merges}
-    place = drawn.places
+    place, ends = drawn.places, drawn.tops(value.tolist())
+    lowest, top = float(value[list(place)].min()), ends[drawn.roots[0]]
     upright = [[(place[m], value[m]), (place[m], ends[m])] for m in place]
     across = [[(place[m], merge.level) for m in merge.groups] for merge in drawn.merges]
     widths = [1.7 if m in drawn.roots else 1.0 for m in place] + [1.0] * len(across)
@@ -71,7 +65,7 @@ def draw_tree(axes: Axes, graph: MorseGraph, drawn: Tree) -> None:
     axes.add_collection(lines)
     axes.scatter(
         [place[merge.groups[0]] for merge in drawn.merges],
-        tops,
+        [merge.level for merge in drawn.merges],
         s=7,
         color=INK,
         linewidths=0,
@@ -92,7 +86,7 @@ def draw_tree(axes: Axes, graph: MorseGraph, drawn: Tree) -> None:
         axes.axhline(top, color=QUIET, linestyle=(0, (4, 3)), linewidth=1, gid="not joined")
     axes.set(
         xlim=(-0.8, max(place.values()) + 0.8),
-        ylim=(lowest - 0.06 * height, top + 0.01 * height),
+        ylim=(lowest - 0.06 * (top - lowest), top + 0.01 * (top - lowest)),
         xticks=[],
         ylabel=f"free energy V(x, σ = {float(graph.minima.sigma[0]):g})",
     )

@@ -1,5 +1,6 @@
 """Where the minima of a disconnectivity graph stand side by side, so that no branches cross."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from energydiff.landscape.morse import Merge, MorseGraph
@@ -22,6 +23,17 @@ class Tree:
     places: dict[int, int]
     merges: list[Merge]
     roots: list[int]
+
+    def tops(self, value: Sequence[float]) -> dict[int, float]:
+        """Where the line of each minimum ends; those of the roots somewhat above all else.
+
+        ``value``: V of all minima.
+        """
+        shown = [value[minimum] for minimum in self.places]
+        highest = max([*shown, *(merge.level for merge in self.merges)])
+        height = max(highest - min(shown), 1e-3 * abs(highest), 1e-12)
+        ends = dict.fromkeys(self.roots, highest + 0.08 * height)
+        return ends | {merge.groups[1]: merge.level for merge in self.merges}
 
 
 def tree(graph: MorseGraph, leaves: int) -> Tree:
