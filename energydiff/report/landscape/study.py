@@ -19,11 +19,14 @@ from energydiff.landscape.search import descend
 from energydiff.landscape.stability import structural_stability
 from energydiff.landscape.surface import Surface
 from energydiff.progress import with_progress
+from energydiff.report.landscape.bifurcation import bifurcation_plot
 from energydiff.report.landscape.disconnectivity import disconnectivity_plot
-from energydiff.report.landscape.plane import plane_plot
+from energydiff.report.landscape.gallery import minima_gallery, saddle_gallery
+from energydiff.report.landscape.plane import around, multiples, plane_plot, plane_points
 from energydiff.sampling import geometric_sigmas
 
 LEVELS = 11  # of noise that minima are to be found again from
+PANELS = 6  # noise levels of a landscape of the plane
 CONNECTED = 16  # dimensions up to which saddle–saddle connections are followed in σ
 
 
@@ -47,11 +50,16 @@ class Study:
         return float(self.found.points.sigma[0])
 
     def pictures(self) -> list[str]:
-        """``disconnectivity.png``, and ``plane.png`` in two dimensions."""
+        """``disconnectivity.png``; of images ``minima.png`` and ``saddles.png``, in two dimensions
+        ``plane.png``."""
         graph, shape = self.found.graph, self.surface.shape
         images = len(shape) == 3 and shape[0] in (1, 3)
-        pictured = self.normalization if images else None
-        disconnectivity_plot(graph, self.folder / "disconnectivity.png", pictured)
+        normalization = self.normalization if images else None
+        disconnectivity_plot(graph, self.folder / "disconnectivity.png", normalization)
+        if normalization is not None:
+            minima_gallery(graph.minima, normalization, self.folder / "minima.png")
+            if graph.merges():
+                saddle_gallery(graph, normalization, self.folder / "saddles.png")
         if self.surface.dim == 2:
             plane_plot(self.surface, self.found.points, self.folder / "plane.png", basins=True)
         return [str(structural_stability(graph, self.found.others))]
@@ -71,11 +79,13 @@ class Study:
         ]
 
     def bifurcations(self, sigmas: tuple[float, float]) -> list[str]:
-        """``bifurcations.json``: branches and events between two noise levels."""
+        """``bifurcations.json`` and ``bifurcations.png``: branches and events between two noise
+        levels; in two dimensions ``multiples.png`` too."""
+        low, high = sorted(sigmas)
         diagram = bifurcation_diagram(
-            Noise(self.surface), self.found.points.x, self.sigma, (min(sigmas), max(sigmas))
+            Noise(self.surface), self.found.points.x, self.sigma, (low, high)
         )
-        content = diagram.plain()
+        content, found = diagram.plain(), []
         said = [f"{event.kind} at sigma = {event.parameter:.5f}" for event in diagram.events]
         if self.surface.dim <= CONNECTED:
             found = saddle_connections(self.surface, diagram)
@@ -88,6 +98,12 @@ class Study:
                 for c in found
             ]
         write_json(self.folder / "bifurcations.json", content)
+        bifurcation_plot(diagram, self.folder / "bifurcations.png", connections=found)
+        if self.surface.dim == 2:
+            window = around(self.data.flatten(1))
+            levels = geometric_sigmas(PANELS - 1, low, high).tolist()
+            panels = [plane_points(self.surface, level, window) for level in levels]
+            multiples(self.surface, panels, self.folder / "multiples.png", window)
         return [f"{len(diagram.branches)} branches between the noise levels.", *sorted(said)]
 
     def basins(self, count: int, seed: int) -> list[str]:
