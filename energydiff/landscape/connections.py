@@ -226,7 +226,8 @@ class _Watch:
                 )[0][0]
             hits = {look.hits[way] for _, look in history[first : last + 1]} - {-1}
             target = self.pieces[min(hits)].number if hits else -1
-            found.append(self.connection("persistent", (low, high), number, target, None))
+            if high - low > 2 * tolerance:  # what is shorter belongs to the branch point it ends at
+                found.append(self.connection("persistent", (low, high), number, target, None))
             first = last + 1
         return found
 

@@ -26,6 +26,7 @@ from energydiff.report.landscape.plane import around, multiples, plane_plot, pla
 from energydiff.sampling import geometric_sigmas
 
 LEVELS = 11  # of noise that minima are to be found again from
+LONGEST = 0.03  # step along a branch
 PANELS = 6  # noise levels of a landscape of the plane
 CONNECTED = 16  # dimensions up to which saddle–saddle connections are followed in σ
 
@@ -83,7 +84,7 @@ class Study:
         levels; in two dimensions ``multiples.png`` too."""
         low, high = sorted(sigmas)
         diagram = bifurcation_diagram(
-            Noise(self.surface), self.found.points.x, self.sigma, (low, high)
+            Noise(self.surface), self.found.points.x, self.sigma, (low, high), longest=LONGEST
         )
         content, found = diagram.plain(), []
         said = [f"{event.kind} at sigma = {event.parameter:.5f}" for event in diagram.events]
