@@ -22,6 +22,7 @@ from energydiff.report.style import ALARM, INK, figure
 
 SHAPES = {"fold": "s", "pitchfork": "o", "transcritical": "D", "branch point": "P", "gap": "X"}
 NOISE = "sigma"
+SLANT = 0.35  # of the second axis in what is drawn
 Heights = list[Tensor]  # of each branch, (m,)
 
 
@@ -36,8 +37,8 @@ def bifurcation_plot(
     """Draw branches over the parameter, σ falling from left to right, with events marked.
 
     Args:
-        axis: direction (\\*shape) along which states are seen; that of their greatest spread by
-            default.
+        axis: direction (\\*shape) along which states are seen; one near that of their greatest
+            spread by default.
         free_energy: V as height instead.
         connections: branches of unstable manifolds that end on saddles, drawn on their saddles.
 
@@ -47,7 +48,7 @@ def bifurcation_plot(
     if not diagram.branches:
         raise UserError("there is no branch to draw a bifurcation diagram of.")
     states = torch.cat([branch.x.flatten(1) for branch in diagram.branches])
-    along = principal_axis(states) if axis is None else axis.flatten().to(states)
+    along = oblique_axis(states) if axis is None else axis.flatten().to(states)
     heights = [
         branch.free_energy if free_energy else branch.x.flatten(1) @ along
         for branch in diagram.branches
@@ -67,7 +68,7 @@ def bifurcation_plot(
             axes.xaxis.set_minor_formatter(NullFormatter())
         label = "free energy V" if free_energy else "x along an axis"
         if axis is None and not free_energy:
-            label = "x along the axis of greatest spread"
+            label = "x along an axis near that of greatest spread"
         axes.set(xlabel=name, ylabel=label, title=_caption(diagram, connections))
         marks, labels = axes.get_legend_handles_labels()
         lines_first = sorted(zip(labels, marks, strict=True), key=_order)
@@ -130,18 +131,31 @@ def draw_connections(
         low, high = connection.sigma
         if connection.kind == "persistent":
             inside = (branch.parameter >= low) & (branch.parameter <= high) & (branch.index == 1)
-            axes.plot(
-                branch.parameter[inside], height[inside], linewidth=6, alpha=0.3, zorder=1, **mark
-            )
+            for rows in _runs(inside, (branch.x - connection.x).flatten(1).norm(dim=1)):
+                axes.plot(
+                    branch.parameter[rows], height[rows], linewidth=6, alpha=0.3, zorder=1, **mark
+                )
         else:
             place = _nearest(branch, height, connection.x)
             axes.scatter((low + high) / 2, place, s=80, marker="*", linewidths=0, zorder=6, **mark)
 
 
-def principal_axis(x: Tensor) -> Tensor:
-    """Unit vector (d,) of the greatest spread of states x (n, d), its largest entry positive."""
-    axis = torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[0]
-    return axis * axis[axis.abs().argmax()].sign()
+def oblique_axis(x: Tensor) -> Tensor:
+    """Unit vector (d,) near that of the greatest spread of states x (n, d), its largest entry
+    positive; turned towards the second, so that branches that mirror each other lie apart."""
+    axes = torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:2]
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+    axis = axes[0] + SLANT * axes[1:].sum(0)
+    return axis / axis.norm()
+
+
+def _runs(inside: Tensor, distance: Tensor) -> list[slice]:
+    """The part of a branch without a gap where ``inside`` holds that comes nearest; none, no
+    part: a branch that folds passes the same noise twice."""
+    edges = torch.diff(inside.int(), prepend=torch.zeros(1), append=torch.zeros(1))
+    starts, ends = (edges == 1).nonzero()[:, 0].tolist(), (edges == -1).nonzero()[:, 0].tolist()
+    runs = [slice(a, b) for a, b in zip(starts, ends, strict=True)]
+    return sorted(runs, key=lambda rows: float(distance[rows].min()))[:1]
 
 
 def _order(entry: tuple[str, Artist]) -> tuple[bool, str]:
