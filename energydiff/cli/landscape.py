@@ -15,10 +15,11 @@ from energydiff.data.normalization import Normalization
 from energydiff.energies import Denoiser, EmpiricalData
 from energydiff.errors import UserError
 from energydiff.files import digest_file
-from energydiff.landscape.explore import Effort, explore
+from energydiff.landscape.exploration import Effort, explore
 from energydiff.landscape.record import Stages, write_landscape
 from energydiff.landscape.surface import Surface
 from energydiff.memory import Memory
+from energydiff.report.landscape.study import Study
 from energydiff.saving import checkpoint_of, open_model
 from energydiff.training.data import DiffusionData
 
@@ -44,6 +45,9 @@ def landscape(
     model: Path | None = None,
     points: list[list[float]] | None = None,
     sigma: float = 0.3,
+    sigmas: tuple[float, float] | None = None,
+    checkpoints: list[Path] | None = None,
+    basins: int = 0,
     label: int | None = None,
     effort: Effort = Effort(),  # noqa: B008  (never changed)
     seed: int = 0,
@@ -59,6 +63,11 @@ def landscape(
         model: A run folder, a checkpoint or an exported model, trained or a memory.
         points: Instead of a model, a data set as an exact energy: [[0, 0], [1, 0]]
         sigma: Noise level at which V is looked at; 1 for the energy of a memory.
+        sigmas: Follow what was found from the lower to the higher of two noise levels, with all
+            that branches off: bifurcations.json
+        checkpoints: Earlier checkpoints of the run, in order, to say what each critical point
+            became while it trained: learning.json
+        basins: Noise this many of the lowest minima and see from where they return: basins.json
         label: Class index, for a model with labels.
         effort: How hard to look.
         seed: Of the starts.
@@ -68,25 +77,41 @@ def landscape(
     if threads is not None:
         torch.set_num_threads(threads)
     subject = _subject(model, points)
+    earlier = [_subject(path, None) for path in checkpoints or []]
     if label is not None:
         subject.model.check(subject.data[:1], torch.tensor([label]))
-    surface = Surface(subject.model, label)
     settings = {
         "model": None if model is None else str(model),
         "points": points,
-        "digest": subject.digest,
+        "checkpoints": [str(path) for path in checkpoints or []],
+        "weights": [one.digest for one in (*earlier, subject)],
         "sigma": sigma,
+        "sigmas": sigmas,
         "label": label,
         "effort": asdict(effort),
         "seed": seed,
+        "basins": basins,
     }
-    surface.check(sigma)
+    surfaces = [Surface(one.model, label) for one in (*earlier, subject)]
+    for level in (sigma, *(sigmas or ())):
+        surfaces[-1].check(level)
     stages = Stages(out, settings)
-    found = explore(surface, subject.data, sigma, effort, seed=seed, stage=stages)
+    *before, found = [
+        explore(surface, subject.data, sigma, effort, seed=seed, stage=stages.of(number))
+        for number, surface in enumerate(surfaces)
+    ]
     record = write_landscape(found, subject.data, settings, out)
+    study = Study(surfaces[-1], subject.data, subject.normalization, found, out)
+    said = [*record["found"], *study.pictures()]
+    if before:
+        said += study.learning(surfaces, before)
+    if sigmas is not None:
+        said += study.bifurcations(sigmas)
+    if basins:
+        said += study.basins(basins, seed)
     stages.done()
     Console().print(_table(record, out))
-    print("\n".join(record["found"]))
+    print("\n".join(said))
 
 
 def _subject(model: Path | None, points: list[list[float]] | None) -> Subject:

@@ -1,5 +1,6 @@
 """Branches of critical points of V(·, p): curves of solutions of ∇V(x, p) = 0."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -90,7 +91,8 @@ class Branch:
         eigenvalues: the lowest of ∇²V, (m, k).
         ends: why it ends where it begins and where it ends: "bound" of p, "length", "closed",
             "stuck", or "branch point" where it begins.
-        curve: the same in the coordinates of the continuation, with tangents.
+        curve: the same in the coordinates of :class:`CriticalSystem`, with tangents.
+        scale, logarithmic: what those are of x and p.
     """
 
     x: Tensor
@@ -100,17 +102,22 @@ class Branch:
     eigenvalues: Tensor
     ends: tuple[str, str]
     curve: Curve
+    scale: float
+    logarithmic: bool
 
     def __len__(self) -> int:
         return len(self.x)
 
     def at(self, p: float) -> Tensor:
-        """States where the branch crosses p, linear between its points, (n, \\*shape)."""
+        """States where the branch takes p, interpolated with its tangents, (n, \\*shape)."""
         before, after = self.parameter[:-1] - p, self.parameter[1:] - p
-        steps = ((before * after <= 0) & (before != after)).nonzero()[:, 0]
-        share = before[steps] / (before[steps] - after[steps])
-        share = share.view(-1, *[1] * (self.x.ndim - 1))
-        return self.x[steps] + share * (self.x[steps + 1] - self.x[steps])
+        steps = ((before * after <= 0) & (before != after)).nonzero()[:, 0].tolist()
+        return torch.stack([self.between(i, p) for i in steps]) if steps else self.x[:0]
+
+    def between(self, i: int, p: float) -> Tensor:
+        """The state at a p that lies between points i and i + 1, (\\*shape)."""
+        z = self.curve.at(i, math.log(p) if self.logarithmic else p)
+        return (z[:-1] * self.scale).view(self.x.shape[1:]).cpu()
 
 
 def branch(system: CriticalSystem, curve: Curve, ends: tuple[str, str]) -> Branch:
@@ -123,6 +130,8 @@ def branch(system: CriticalSystem, curve: Curve, ends: tuple[str, str]) -> Branc
         eigenvalues=curve.record[:, 1 : 1 + KEPT].cpu(),
         ends=ends,
         curve=curve,
+        scale=system.scale,
+        logarithmic=system.family.logarithmic,
     )
 
 

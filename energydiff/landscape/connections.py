@@ -2,7 +2,7 @@
 
 A branch of a saddle's unstable manifold ends in a minimum. At isolated σ the minimum changes
 without a fold: there it ends on another saddle (a gradient field breaks structural stability
-generically by folds and by these alone; Hess & Morris). Symmetry can hold such a connection over a
+generically by folds and by these alone). Symmetry can hold such a connection over a
 whole interval of σ: the branch itself ends on a saddle, and in either minimum when nudged.
 """
 
@@ -16,7 +16,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.landscape.branches import CriticalSystem, start
+from energydiff.landscape.branches import Branch, CriticalSystem, start
 from energydiff.landscape.critical import CriticalPoints, examine
 from energydiff.landscape.diagram import Diagram
 from energydiff.landscape.families import Noise
@@ -47,22 +47,35 @@ class Connection:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A part of a branch along which σ only grows and the index stays."""
+    """Steps ``first`` to ``last`` of a branch, along which σ moves one way and the index stays."""
 
-    branch: int
-    index: int
-    sigma: Tensor  # increasing, (m,)
-    x: Tensor  # (m, *shape)
-    limits: tuple[float, float]  # with the events that it ends at
+    number: int
+    branch: Branch
+    first: int
+    last: int
+    limits: tuple[float, float]  # least and greatest σ with the events that it ends at
+
+    @property
+    def index(self) -> int:
+        return int(self.branch.index[self.first])
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Least and greatest σ of its points."""
+        low, high = sorted(self.branch.parameter[[self.first, self.last + 1]].tolist())
+        return low, high
 
     def covers(self, sigma: float) -> bool:
-        return bool(self.sigma[0] <= sigma <= self.sigma[-1])
+        return self.range[0] <= sigma <= self.range[1]
 
     def near(self, sigma: float) -> Tensor:
-        """x at σ, linear between points, (\\*shape)."""
-        flat = self.x.flatten(1).numpy()
-        place = [np.interp(sigma, self.sigma.numpy(), column) for column in flat.T]
-        return torch.tensor(np.array(place)).view(self.x.shape[1:])
+        """x at σ, interpolated, (\\*shape)."""
+        sigmas = self.branch.parameter[self.first : self.last + 2]
+        place = torch.searchsorted(sigmas, sigma) if sigmas[-1] > sigmas[0] else None
+        if place is None:
+            place = len(sigmas) - torch.searchsorted(sigmas.flip(0), sigma)
+        step = min(max(int(place) - 1, 0), len(sigmas) - 2)
+        return self.branch.between(self.first + step, sigma)
 
 
 @dataclass(frozen=True)
@@ -89,10 +102,10 @@ def saddle_connections(
         raise UserError(f"connections are followed in sigma, not in {diagram.parameter}.")
     pieces = [p for n in range(len(diagram.branches)) for p in _pieces(diagram, n)]
     watch = _Watch(surface, [p for p in pieces if p.index < 2])
-    low = min(float(p.sigma[0]) for p in watch.pieces)
-    high = max(float(p.sigma[-1]) for p in watch.pieces)
+    low = min(p.range[0] for p in watch.pieces)
+    high = max(p.range[1] for p in watch.pieces)
     grid = np.geomspace(low, high, levels).tolist()
-    ends = [float(p.sigma[i]) for p in watch.pieces if p.index == 1 for i in (0, -1)]
+    ends = [s for p in watch.pieces if p.index == 1 for s in p.range]
     grid = sorted({*grid, *ends})
     seen: list[dict[int, _Seen]] = []
     for sigma in with_progress(grid, len(grid), "Following saddles down"):
@@ -184,8 +197,8 @@ class _Watch:
                 self.down(number, way, sigma, seen) for sigma, seen in ((low, look), (high, after))
             )
             if one != other and one >= 0 and other >= 0:
-                minima = (self.pieces[one].branch, self.pieces[other].branch)
-                target = self.pieces[near].branch if near >= 0 else -1
+                minima = (self.pieces[one].number, self.pieces[other].number)
+                target = self.pieces[near].number if near >= 0 else -1
                 found.append(self.connection("crossing", (low, high), number, target, minima))
         return found
 
@@ -212,8 +225,9 @@ class _Watch:
                     number, history[last], history[last + 1], tolerance, _alike(way)
                 )[0][0]
             hits = {look.hits[way] for _, look in history[first : last + 1]} - {-1}
-            target = self.pieces[min(hits)].branch if hits else -1
-            found.append(self.connection("persistent", (low, high), number, target, None))
+            target = self.pieces[min(hits)].number if hits else -1
+            if high - low > 2 * tolerance:  # what is shorter belongs to the branch point it ends at
+                found.append(self.connection("persistent", (low, high), number, target, None))
             first = last + 1
         return found
 
@@ -227,7 +241,7 @@ class _Watch:
     ) -> Connection:
         piece = self.pieces[number]
         middle = piece.near(0.5 * (sigma[0] + sigma[1]))
-        return Connection(kind, sigma, piece.branch, target, minima, middle)
+        return Connection(kind, sigma, piece.number, target, minima, middle)
 
     def down(self, number: int, way: int, sigma: float, look: _Seen) -> tuple[int, int]:
         """Pieces of the minimum where a branch of the unstable manifold ends, by an accurate
@@ -261,15 +275,12 @@ def _pieces(diagram: Diagram, number: int) -> list[_Piece]:
     branch, pieces = diagram.branches[number], []
     index, up = branch.index.tolist(), (branch.parameter.diff() > 0).tolist()
     runs = groupby(range(len(up)), lambda i: (index[i] == index[i + 1], up[i]))
-    for (alike, rises), steps in runs:
-        if not alike:
-            continue
-        first, *rest = steps
-        rows = torch.arange(first, (rest[-1] if rest else first) + 2)
-        rows = rows if rises else rows.flip(0)
-        low, high = (_limit(diagram, number, int(rows[k])) for k in (0, -1))
-        sigma, x = branch.parameter[rows], branch.x[rows]
-        pieces.append(_Piece(number, index[first], sigma, x, (low, high)))
+    for (alike, rises), group in runs:
+        steps = list(group)
+        if alike:
+            ends = [_limit(diagram, number, row) for row in (steps[0], steps[-1] + 1)]
+            limits = (ends[0], ends[1]) if rises else (ends[1], ends[0])
+            pieces.append(_Piece(number, branch, steps[0], steps[-1], limits))
     return pieces
 
 

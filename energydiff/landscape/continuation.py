@@ -16,6 +16,7 @@ from torch import Tensor
 from energydiff.progress import progress
 
 ITERATIONS = 8  # of the corrector
+LONG = 10.0  # a correction longer than this is given up
 TURN = 0.9  # least cosine between the tangents at both ends of a step
 
 
@@ -126,6 +127,24 @@ class Curve:
     def __len__(self) -> int:
         return len(self.z)
 
+    def between(self, i: int, u: float) -> Tensor:
+        """Hermite's cubic from point i, u = 0, to the next, u = 1: (n + 1,), not corrected."""
+        (a, b), (p, q) = self.z[i : i + 2], self.tangent[i : i + 2]
+        bend = u * (1 - u) * (b - a).norm() * ((1 - u) * p - u * q)
+        return a + u * u * (3 - 2 * u) * (b - a) + bend
+
+    def at(self, i: int, parameter: float) -> Tensor:
+        """Where that cubic takes a value that the parameter has between i and i + 1."""
+        low, high = 0.0, 1.0
+        rises = bool(self.z[i + 1, -1] > self.z[i, -1])
+        for _ in range(40):
+            middle = 0.5 * (low + high)
+            if (float(self.between(i, middle)[-1]) < parameter) == rises:
+                low = middle
+            else:
+                high = middle
+        return self.between(i, low)
+
     def joined(self, ahead: "Curve", *, shared: bool = True) -> "Curve":
         """This one backwards and then another from the same place, whose first point is ``shared``
         or lies beyond a branch point."""
@@ -154,7 +173,9 @@ def correct(
         if not len(rows) or i == ITERATIONS:
             break
         step = system.jacobian(z[rows]).solve(r, None if fixed is None else fixed[rows])
-        z[rows] -= step
+        close = step.norm(dim=1) <= LONG
+        rows = rows[close.cpu()]
+        z[rows] -= step[close]
         taken[rows] += 1
     return z, solved, taken
 
@@ -233,13 +254,10 @@ def locate(
 ) -> tuple[Tensor, Tensor]:
     """The point (n + 1,) between i and i + 1 where ``measure`` of point and tangent, of opposite
     sign at both, is 0, and its tangent."""
-    (a, b), (p, q) = curve.z[i : i + 2], curve.tangent[i : i + 2]
-    length = (b - a).norm()
+    p, q = curve.tangent[i : i + 2]
 
     def at(u: float) -> tuple[Tensor, Tensor]:
-        bend = u * (1 - u) * length * ((1 - u) * p - u * q)
-        guess = a + u * u * (3 - 2 * u) * (b - a) + bend  # Hermite's cubic
-        z = correct(system, guess[None])[0]
+        z = correct(system, curve.between(i, u)[None])[0]
         return z[0], system.jacobian(z).kernel((p + u * (q - p))[None])[0]
 
     root = brentq(lambda u: measure(*at(u)), 0.0, 1.0, xtol=1e-10)

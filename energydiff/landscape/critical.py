@@ -24,7 +24,7 @@ DENSE = 256  # dimensions up to which the whole spectrum is computed
 LANCZOS = 64  # Krylov dimension beyond
 
 
-class Landscape(Protocol):
+class HasHessian(Protocol):
     """What a spectrum is computed of: a :class:`Surface`, or a family of them."""
 
     dim: int
@@ -229,7 +229,7 @@ def nearest(x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(distance), torch.as_tensor(number, dtype=torch.int64)
 
 
-def spectrum(surface: Landscape, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def spectrum(surface: HasHessian, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (B, m) from the lowest up and eigenvectors (B, m, d)."""
     if surface.dim <= DENSE:
         chunks = zip(x.split(surface.chunk), sigma.split(surface.chunk), strict=True)

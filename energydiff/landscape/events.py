@@ -106,7 +106,10 @@ class _Eigenvalue:
 
 def _event(system: CriticalSystem, place: _Place, size: float) -> tuple[Event, Tensor, Tensor]:
     """What is at a place near which eigenvalues are up to ``size``."""
-    z, tangent, count = place.z, place.tangent, max(place.modes, 1)
+    z, tangent = place.z, place.tangent
+    values = spectrum(system.family, system.state(z[None]), system.parameter(z[None]))[0]
+    # Modes that change sign both ways at once do not show in the index.
+    count = max(place.modes, 1, int((values.abs() < 1e-6 * size).sum()))
     softest, null = _softest(system, z, count)
     kind = "fold" if place.turn and place.modes == 1 else "branch point"
     if kind == "branch point" and count == 1 and system.family.dim <= POLISHED:

@@ -55,7 +55,11 @@ class Step:
 
 
 def learning_landscape(
-    surfaces: Sequence[Surface], points: Sequence[CriticalPoints], sigma: float, reach: float
+    surfaces: Sequence[Surface],
+    points: Sequence[CriticalPoints],
+    sigma: float,
+    reach: float,
+    unit: float = 1.0,
 ) -> list[Step]:
     """From each model of a run to the next.
 
@@ -63,6 +67,7 @@ def learning_landscape(
         surfaces: of the checkpoints, in order.
         points: critical points of each at ``sigma``, as found.
         reach: farther than this, units of x, Newton's point is not believed to be the same.
+        unit: of a step along a homotopy, as of :class:`CriticalSystem`.
 
     Raises:
         UserError: fewer than two models, or not as many sets of points.
@@ -73,7 +78,7 @@ def learning_landscape(
             f" {len(surfaces)} models and {len(points)} sets."
         )
     pairs = zip(surfaces[:-1], surfaces[1:], points[:-1], points[1:], strict=True)
-    return [track(a, b, before, after, sigma, reach) for a, b, before, after in pairs]
+    return [track(a, b, before, after, sigma, reach, unit) for a, b, before, after in pairs]
 
 
 def track(
@@ -83,6 +88,7 @@ def track(
     after: CriticalPoints,
     sigma: float,
     reach: float,
+    unit: float = 1.0,
 ) -> Step:
     """What became of the points of one model in another, as in :func:`learning_landscape`."""
     x = second.flat(before.x)
@@ -97,7 +103,7 @@ def track(
     rest = (~arrived).nonzero()[:, 0]
     if len(rest):
         there[rest], arrived[rest], fold[rest] = _homotopy(
-            first, second, before.x[rest], sigma, max(reach, merging_radius(second))
+            first, second, before.x[rest], sigma, unit
         )
     distance = torch.cdist(there.cpu(), second.flat(after.x).cpu())
     distance[~arrived] = torch.inf
@@ -112,15 +118,14 @@ def track(
 
 
 def _homotopy(
-    first: Surface, second: Surface, x: Tensor, sigma: float, reach: float
+    first: Surface, second: Surface, x: Tensor, sigma: float, unit: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ends of the branches from x (n, \\*shape): states, whether at t = 1, t of the first fold."""
-    unit = reach / first.dim**0.5
     system = CriticalSystem(Homotopy(first, second, sigma), unit)
     z = start(system, x, torch.zeros(len(x), dtype=torch.float64))
     ahead = torch.zeros_like(z)
     ahead[:, -1] = 1.0
-    curves = follow(system, z, ahead, (0.0, 1.0), longest=0.25, task="Following points")
+    curves = follow(system, z, ahead, (0.0, 1.0), longest=0.1, task="Following points")
     ends = torch.stack([curve.z[-1] for curve in curves])
     arrived = torch.tensor(
         [c.end == "bound" and float(c.z[-1, -1]) > 0.5 for c in curves], dtype=torch.bool

@@ -13,7 +13,7 @@ from torch import Tensor
 from energydiff.errors import UserError
 from energydiff.files import whole, write_json
 from energydiff.landscape.critical import CriticalPoints, nearest
-from energydiff.landscape.explore import Landscape
+from energydiff.landscape.exploration import Landscape, Stage
 from energydiff.landscape.morse import MorseGraph
 
 
@@ -42,13 +42,18 @@ class Stages:
                 )
         write_json(record, now)
 
-    def __call__(self, name: str, work: Callable[[], CriticalPoints]) -> CriticalPoints:
-        file = self.folder / f"{name.replace(' ', '_')}.npz"
-        if file.is_file():
-            return CriticalPoints.open(file)
-        points = work()
-        points.save(file)
-        return points
+    def of(self, model: int) -> Stage:
+        """The stages of one of several models."""
+
+        def stage(name: str, work: Callable[[], CriticalPoints]) -> CriticalPoints:
+            file = self.folder / f"{model}_{name.replace(' ', '_')}.npz"
+            if file.is_file():
+                return CriticalPoints.open(file)
+            points = work()
+            points.save(file)
+            return points
+
+        return stage
 
     def done(self) -> None:
         """The study is written: the stages are no longer needed."""

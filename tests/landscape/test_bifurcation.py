@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -82,7 +83,7 @@ def test_fold_of_two_points_of_unequal_weight(h: float, sigma: float) -> None:
     assert_close(event.parameter, sigma, atol=1e-6, rtol=0)
     # The same fold as the weights change at this σ.
     family = Energies(odds, h - 0.1, sigma, "log-odds")
-    (other,) = bifurcation_diagram(family, -start.abs(), h - 0.2, (h - 0.3, h + 0.3)).events
+    (other,) = bifurcation_diagram(family, -start.abs(), h - 0.1, (h - 0.2, h + 0.2)).events
     assert_close(other.parameter, h, atol=1e-6, rtol=0)
 
 
@@ -97,7 +98,9 @@ def test_cusp_of_two_points() -> None:
     assert_close(curve.x.square()[:, 0], 1 - curve.sigma**2, atol=1e-7, rtol=0)
 
 
-@pytest.mark.parametrize(("dim", "fold"), [(2, 0.739135), (3, 0.643615)])
+@pytest.mark.parametrize(
+    ("dim", "fold"), [(2, 0.739135), pytest.param(3, 0.643615, marks=pytest.mark.slow)]
+)
 def test_simplex(dim: int, fold: float) -> None:
     """T5: all wells and saddles from the centre, through the one branch point at σ = 1/√D."""
     found = diagram(simplex(dim), torch.zeros(1, dim), 1.5, (0.5, 1.6))
@@ -114,7 +117,7 @@ def test_simplex(dim: int, fold: float) -> None:
 
 def test_simplex_in_ten_dimensions() -> None:
     data = simplex(10)
-    (fold,) = diagram(data, data[:1], 0.3, (0.29, 0.6)).of_kind("fold")
+    (fold,) = diagram(data, data[:1], 0.4, (0.35, 0.6)).of_kind("fold")
     assert_close(fold.parameter, 0.484307, atol=1e-6, rtol=0)
 
 
@@ -134,8 +137,8 @@ def test_symmetric_triangle() -> None:
 
 
 def test_rhombus_folds_into_itself_by_four_pitchforks() -> None:
-    """Four centroids: the centre's mode along y = 0 loses its sign at σ² = Σ x²/4 exactly where
-    the posterior covariance does."""
+    """Four centroids: the centre's modes change sign where σ² is an eigenvalue of the posterior
+    covariance, and the branches along the long diagonal give off one more pair each."""
     data = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.9], [0.0, -0.9]], dtype=torch.float64)
     found = diagram(data, torch.zeros(1, 2), 1.5, (0.5, 1.6))
     sigmas = [event.parameter for event in found.of_kind("pitchfork")]
@@ -145,11 +148,9 @@ def test_rhombus_folds_into_itself_by_four_pitchforks() -> None:
         weights = torch.softmax(-data.square().sum(1) / (2 * sigma**2), 0)
         return float(1 - weights @ data[:, axis].square() / sigma**2)
 
-    from scipy.optimize import brentq
-
     exact = sorted(brentq(lambda s, a=axis: centre(s, a), 0.6, 0.8) for axis in (0, 1))
     assert_close(sigmas[2:], exact, atol=1e-8, rtol=0)
-    # Every event but those is double: x and −x.
+    # The others are one event at x and at −x.
     assert_close(sigmas[0], sigmas[1], atol=1e-8, rtol=0)
     assert len(found.branches) == 5
 
@@ -163,6 +164,7 @@ def test_one_minimum_above_half_the_diameter() -> None:
     assert bool((found.branches[0].index == 0).all())
 
 
+@pytest.mark.slow
 def test_a_crossing_of_unstable_and_stable_manifolds() -> None:
     """T8 leaning two ways at once, by place and by weight, so that they cancel at one σ: by fixed
     steps of gradient descent, within .001 of .72."""
@@ -174,7 +176,7 @@ def test_a_crossing_of_unstable_and_stable_manifolds() -> None:
     (connection,) = saddle_connections(surface, found, levels=6)
     low, high = connection.sigma
     assert connection.kind == "crossing"
-    assert low < 0.72 < high + 1e-3 and high - low <= 1e-4
+    assert 0.719 < low < high < 0.721 and high - low <= 1e-4
 
 
 def test_a_diagram_as_plain_data_and_what_it_refuses() -> None:

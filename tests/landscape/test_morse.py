@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from energydiff import UserError
 from energydiff.energies import EmpiricalData, Energy
 from energydiff.landscape.critical import CriticalPoints
-from energydiff.landscape.explore import Effort, Landscape, explore
+from energydiff.landscape.exploration import Effort, Landscape, explore
 from energydiff.landscape.strings import neighbours, string, summits
 from energydiff.landscape.surface import Surface
 
