@@ -85,7 +85,7 @@ def _frame(
     lower = drawing.add_axes((0.11, 0.5 / drawing.get_figheight(), 0.86, 0.8 - share))
     points = levels[-1]
     draw_plane(upper, surface, points, window, scores=False)
-    upper.scatter(*x.T, s=12, color=SAMPLES, linewidths=0, zorder=3)
+    upper.scatter(x[:, 0], x[:, 1], s=12, color=SAMPLES, linewidths=0, zorder=3)
     upper.set_title(f"σ = {float(points.sigma[0]):.2f}:  {counts(points)}", pad=5)
     _draw_so_far(lower, levels, trace)
     canvas.draw()

@@ -6,6 +6,7 @@ Solid lines are minima, dashed ones unstable; colours are those of the indices.
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.artist import Artist
@@ -125,7 +126,11 @@ def draw_connections(
 ) -> None:
     """Where along the branch of a saddle its unstable manifold ends on another: a star, or a band
     where symmetry holds it there (gid ``saddle connection``)."""
-    mark = {"color": ALARM, "gid": "saddle connection", "label": "saddle connection"}
+    mark: dict[str, Any] = {
+        "color": ALARM,
+        "gid": "saddle connection",
+        "label": "saddle connection",
+    }
     for connection in connections:
         branch, height = diagram.branches[connection.saddle], heights[connection.saddle]
         low, high = connection.sigma

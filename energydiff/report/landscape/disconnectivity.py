@@ -18,7 +18,7 @@ from energydiff.report.landscape.marks import Pixels, colour, pixels, small_pict
 from energydiff.report.landscape.tree import Tree, tree
 from energydiff.report.style import INK, QUIET, figure
 
-LEAVES = 60
+LEAVES, HEIGHT = 60, 5.6
 ONE_ROW = 24  # of images, up to so many leaves; more stand in two rows
 
 
@@ -44,11 +44,11 @@ def disconnectivity_plot(
     pictures = None if normalization is None else pixels(graph.minima.x, normalization)
     pitch = 0.225 if pictures is None or len(drawn.places) > ONE_ROW else 0.42
     width = max(6.4, min(14.0, 0.9 + pitch * (max(drawn.places.values()) + 1)))
-    with figure(path, width, 5.6) as drawing:
+    with figure(path, width, HEIGHT) as drawing:
         axes = drawing.add_subplot()
         draw_tree(axes, graph, drawn)
         if pictures is not None:
-            _hang(axes, graph, drawn, pictures, width - 0.8)
+            _hang(axes, graph, drawn, pictures, (width, HEIGHT))
         axes.set_title(caption(graph, drawn))
 
 
@@ -106,16 +106,18 @@ def caption(graph: MorseGraph, drawn: Tree) -> str:
     return words[0].upper() + words[1:]
 
 
-def _hang(axes: Axes, graph: MorseGraph, drawn: Tree, pictures: Pixels, width: float) -> None:
+def _hang(
+    axes: Axes, graph: MorseGraph, drawn: Tree, pictures: Pixels, size: tuple[float, float]
+) -> None:
     """Images of all minima below the tree, in one row or two, thinly joined.
 
-    ``width``: of the axes, inches.
+    ``size``: of the figure, inches.
     """
     value, bottom = graph.minima.free_energy, axes.get_ylim()[0]
     rows = 1 if len(drawn.places) <= ONE_ROW else 2
     left, right = axes.get_xlim()
-    edge = min(0.55, 0.9 * rows * width / (right - left))  # inches
-    inches = axes.figure.get_size_inches()[1] - 1.4 - rows * edge
+    edge = min(0.55, 0.9 * rows * (size[0] - 0.8) / (right - left))  # inches
+    inches = size[1] - 1.4 - rows * edge
     drop = [(0.06 + row * (edge + 0.05)) / inches for row in range(rows)]  # parts of the axes
     under = axes.get_xaxis_transform()
     for number, (minimum, place) in enumerate(sorted(drawn.places.items(), key=lambda p: p[1])):

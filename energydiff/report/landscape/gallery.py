@@ -85,7 +85,7 @@ def saddle_gallery(
             " and the barriers from either side, the highest first",
             fontsize=11,
         )
-        drawing.get_layout_engine().set(wspace=0.12)  # type: ignore[union-attr]
+        drawing.get_layout_engine().set(wspace=0.12)  # type: ignore[union-attr, call-arg]
 
 
 def _show(axes: Axes, image: Pixels, frame: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_rgb
@@ -16,9 +17,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.landscape.critical import CriticalPoints, distinct, nearest
-from energydiff.landscape.exploration import critical_points
-from energydiff.landscape.morse import merging_radius
+from energydiff.landscape.critical import (
+    CriticalPoints,
+    critical_points,
+    distinct,
+    merging_radius,
+    nearest,
+)
 from energydiff.landscape.search import descend
 from energydiff.landscape.surface import Surface
 from energydiff.report.landscape.manifolds import branches, separatrices
@@ -194,7 +199,8 @@ def draw_trajectories(axes: Axes, states: Tensor) -> None:
     axes.add_collection(
         LineCollection(paths, colors=PALETTE[6], linewidths=0.8, alpha=0.7, gid="trajectories")
     )
-    axes.scatter(*states[-1].detach().cpu().T, s=10, color=PALETTE[6], linewidths=0, zorder=3)
+    ends = states[-1].detach().cpu()
+    axes.scatter(ends[:, 0], ends[:, 1], s=10, color=PALETTE[6], linewidths=0, zorder=3)
 
 
 def counts(points: CriticalPoints) -> str:
@@ -206,7 +212,7 @@ def counts(points: CriticalPoints) -> str:
 
 def _legend(drawing: Figure, *panels: Axes) -> None:
     """Every mark once, below the drawing."""
-    marks = {}
+    marks: dict[str, Artist] = {}
     for axes in panels:
         marks |= {
             label: mark for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)

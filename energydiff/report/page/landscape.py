@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
+import torch
 
 from energydiff.data import Normalization
 from energydiff.landscape.critical import CriticalPoints
@@ -53,7 +54,9 @@ def page_landscape(
     drawn = tree(graph, LEAVES)
     leaves = sorted(drawn.places, key=lambda minimum: drawn.places[minimum])
     joints = [merge.saddle for merge in drawn.merges]
-    shown = CriticalPoints.join([graph.minima[leaves], graph.saddles[joints]])
+    shown = CriticalPoints.join(
+        [graph.minima[torch.tensor(leaves)], graph.saddles[torch.tensor(joints).long()]]
+    )
     pictured = normalization is not None and are_images(shown.x)
     images = sample_uris(shown.x, normalization) if pictured and normalization else []
     return PageLandscape(name, caption(graph, drawn), _figure(graph, drawn, leaves), images)
