@@ -21,7 +21,7 @@ from energydiff.drawing import draw_samples
 from energydiff.errors import UserError, sentences
 from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings, compare
 from energydiff.files import write_json
-from energydiff.landscape import held_out_loss
+from energydiff.likelihood import held_out_loss
 from energydiff.report import comparison_grid, free_energy_plot, samples_with_traces
 from energydiff.report.page import page_model, write_page
 from energydiff.report.tables import comparison_table

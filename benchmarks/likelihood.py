@@ -18,7 +18,7 @@ from energydiff.data import Digits, Idx
 from energydiff.denoisers import EnergyDenoiser, UnconstrainedDenoiser
 from energydiff.errors import UserError, sentences
 from energydiff.files import write_json
-from energydiff.landscape import (
+from energydiff.likelihood import (
     bits_per_dim,
     denoising_bound,
     gaussian_prior,

@@ -30,7 +30,7 @@ from energydiff.energies import GaussianMixture, NoiseRange
 from energydiff.errors import sentences
 from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings
 from energydiff.files import write_json
-from energydiff.landscape import (
+from energydiff.likelihood import (
     bits_per_dim,
     denoising_bound,
     gaussian_prior,

@@ -18,7 +18,7 @@ from energydiff.energies import Denoiser
 from energydiff.errors import sentences
 from energydiff.evaluation.cost import Work, operations, timings
 from energydiff.files import write_json
-from energydiff.landscape import held_out_losses
+from energydiff.likelihood import held_out_losses
 from energydiff.saving import open_model
 
 SHAPE, SIGMA_DATA = (1, 28, 28), 0.7

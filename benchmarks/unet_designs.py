@@ -25,6 +25,8 @@ from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser
 from energydiff.potentials import EnergyUNet, UNet
 
+MODULE = "benchmarks.unet_designs"
+IMAGES = 20_000
 COMMON: dict[str, Any] = {
     "channels": 16,
     "multipliers": [1, 2, 2],
@@ -122,13 +124,15 @@ def main() -> None:
 
 
 def _arguments(design: Design) -> list[str]:
+    # Of a class of this file, run as a program: the training imports it by its own name.
+    module = design.network.__module__.replace("__main__", MODULE)
     backbone = {
-        "class_path": f"{design.network.__module__}.{design.network.__name__}",
+        "class_path": f"{module}.{design.network.__name__}",
         "init_args": COMMON | design.arguments,
     }
     return [
         *("--config", "configs/fashion_mnist/baseline_unet.yaml"),
-        *("--import", "benchmarks.unet_designs", "--val_every_images", "0"),
+        *("--import", MODULE, "--val_every_images", "0", "--model.total_images", str(IMAGES)),
         *("--model.parametrization", design.parametrization),
         *("--model.backbone", json.dumps(backbone)),
     ]

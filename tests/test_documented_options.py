@@ -19,7 +19,7 @@ import pytest
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 
 from energydiff import registry
-from energydiff.cli import complete, evaluate, export, main, sample, training
+from energydiff.cli import complete, evaluate, export, landscape, main, sample, training
 from energydiff.data import DataSpec
 from energydiff.potentials import Network
 
@@ -30,7 +30,7 @@ PAGES = {
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Every door whose help lists options of its own.
 DOORS = [
-    *([name] for name in ("fit", "validate", "test", "sample", "export", "complete")),
+    *([name] for name in ("fit", "validate", "test", "sample", "export", "complete", "landscape")),
     *(["complete", name] for name in ("fit", "validate", "test")),
     *(["evaluate", name] for name in ("fid", "compare", "report")),
 ]
@@ -91,6 +91,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for module, name in (
         *((evaluate, name) for name in ("fid", "compare", "report")),
         *((sample, "sample"), (export, "export"), (complete, "fill")),
+        (landscape, "landscape"),
     ):
         monkeypatch.setattr(module, name, _parsed_only(getattr(module, name)))
     monkeypatch.setattr(evaluate, "with_own_data", lambda parser, arguments: [*arguments])

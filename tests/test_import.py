@@ -25,18 +25,21 @@ ROOMS: dict[str, set[str]] = {
     "data": set(),
     "saving": {"energies", "memory", "potentials", "denoisers", "data"},
     "drawing": {"energies", "sampling"},
-    "landscape": {"energies", "sampling", "denoisers", "diffusion", "data"},
-    "evaluation": {"denoisers", "sampling", "data", "saving", "drawing", "landscape"},
+    "landscape": {"energies", "sampling", "memory"},
+    "likelihood": {"energies", "diffusion", "data"},
+    "evaluation": {
+        *("denoisers", "sampling", "data", "saving", "drawing", "landscape", "likelihood"),
+    },
     "training": {
         *("energies", "sampling", "potentials", "denoisers", "diffusion", "data", "saving"),
-        *("drawing", "landscape", "evaluation"),
+        *("drawing", "landscape", "likelihood", "evaluation"),
     },
-    "report": {"sampling", "data", "saving", "evaluation"},
+    "report": {"sampling", "data", "saving", "landscape", "evaluation"},
     "completion": {"sampling", "potentials", "data", "saving", "training", "report"},
     "energydiff": {"energies", "saving"},
     "cli": {
-        *("energydiff", "energies", "sampling", "denoisers", "data", "saving", "drawing"),
-        *("evaluation", "training", "report", "completion"),
+        *("energydiff", "energies", "sampling", "memory", "denoisers", "data", "saving"),
+        *("drawing", "landscape", "evaluation", "training", "report", "completion"),
     },
     "__main__": {"cli"},
 }

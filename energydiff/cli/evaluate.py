@@ -27,7 +27,7 @@ from energydiff.evaluation import compare as compare_models
 from energydiff.evaluation.opened import is_model
 from energydiff.files import write_json
 from energydiff.ranks import is_first_rank
-from energydiff.report.page import page_model, write_page
+from energydiff.report.page import page_landscape, page_model, write_page
 from energydiff.report.tables import comparison_table, interval_text, result_table
 from energydiff.saving import read_description
 
@@ -94,6 +94,7 @@ def report(
     quality: bool = True,
     comparison: Path | None = None,
     curve: tuple[int, ...] = CURVE,
+    landscape: Path | None = None,
 ) -> None:
     """Write one HTML page about a model, or about two side by side, with their comparison.
 
@@ -104,6 +105,7 @@ def report(
         quality: Also compare two models, as the command compare does.
         comparison: JSON file of an earlier compare of these two, shown instead of comparing again.
         curve: Steps at which quality is set against cost, on one block.
+        landscape: Folder that energydiff landscape wrote; "landscape" in each run's by default.
     """
     if len(models) > 2:
         raise UserError(f"a page shows one model or two, not {len(models)}.")
@@ -115,7 +117,20 @@ def report(
         compared = compare_models(measurement, sides[0], sides[1], curve)
         tell(measurement, compared)
     if is_first_rank():
-        write_page(pages, compared, {}, out)
+        firsts = [side[0] for side in sides]
+        folders = [(m, m.path / "landscape") for m in firsts]
+        if landscape is not None:
+            folders = [(firsts[0], landscape)]
+        found = [
+            page_landscape(folder, model.name, model.saved.normalization)
+            for model, folder in folders
+        ]
+        pictures = {
+            f"{model.name}: {file.stem.replace('_', ' ')}": file
+            for model, folder in folders
+            for file in sorted(folder.glob("*.png"))
+        }
+        write_page(pages, compared, pictures, out, [shown for shown in found if shown is not None])
         print(f"Written to {out}.")
 
 

@@ -19,7 +19,7 @@ from energydiff.evaluation.quality import measure_quality
 from energydiff.evaluation.records import Arm, Cost, CurvePoint, Nearest, Quality
 from energydiff.evaluation.settings import Settings
 from energydiff.landscape.asymmetry import jacobian_asymmetry
-from energydiff.landscape.bits import bits_per_dim
+from energydiff.likelihood.bits import bits_per_dim
 from energydiff.random import HELD_OUT, keyed_normal
 from energydiff.sampling import certify
 from energydiff.saving import SavedModel

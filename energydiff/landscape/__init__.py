@@ -1,27 +1,48 @@
-"""What is measured of a model: curvature, consistency across noise, likelihood."""
+"""The shape of V(·, σ): critical points and how they hang together, curvature, asymmetry."""
 
 from energydiff.landscape.asymmetry import jacobian_asymmetry
-from energydiff.landscape.bits import bits_per_dim, lossless_bits_per_dim
-from energydiff.landscape.consistency import HeatResidual, heat_residual
+from energydiff.landscape.branches import Branch
+from energydiff.landscape.connections import Connection, saddle_connections
+from energydiff.landscape.critical import CriticalPoints, critical_points, examine
 from energydiff.landscape.curvature import Curvature, curvature
-from energydiff.landscape.denoising_bound import denoising_bound
-from energydiff.landscape.detection import ood_auroc
-from energydiff.landscape.heldout import held_out_loss, held_out_losses
-from energydiff.landscape.likelihood import OdeLikelihood, gaussian_prior, ode_likelihood
+from energydiff.landscape.cusps import Cusp, FoldCurve, fold_curve
+from energydiff.landscape.diagram import Diagram, bifurcation_diagram
+from energydiff.landscape.events import Event
+from energydiff.landscape.exploration import Effort, Landscape, explore, minima
+from energydiff.landscape.families import Energies, Homotopy, Noise
+from energydiff.landscape.learning import Step, learning_landscape
+from energydiff.landscape.morse import MorseGraph, morse_graph
+from energydiff.landscape.search import descend, newton
+from energydiff.landscape.surface import Surface
 
 __all__ = [
+    "Branch",
+    "Connection",
+    "CriticalPoints",
     "Curvature",
-    "HeatResidual",
-    "OdeLikelihood",
-    "bits_per_dim",
+    "Cusp",
+    "Diagram",
+    "Effort",
+    "Energies",
+    "Event",
+    "FoldCurve",
+    "Homotopy",
+    "Landscape",
+    "MorseGraph",
+    "Noise",
+    "Step",
+    "Surface",
+    "bifurcation_diagram",
+    "critical_points",
     "curvature",
-    "denoising_bound",
-    "gaussian_prior",
-    "heat_residual",
-    "held_out_loss",
-    "held_out_losses",
+    "descend",
+    "examine",
+    "explore",
+    "fold_curve",
     "jacobian_asymmetry",
-    "lossless_bits_per_dim",
-    "ode_likelihood",
-    "ood_auroc",
+    "learning_landscape",
+    "minima",
+    "morse_graph",
+    "newton",
+    "saddle_connections",
 ]

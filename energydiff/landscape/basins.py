@@ -6,7 +6,7 @@ volume of that basin, by where random rays leave it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +69,7 @@ def recovery(
     sigmas: Sequence[float] | Tensor,
     *,
     delta: float,
+    rest: Callable[[Tensor], Tensor] | None = None,
     trials: int = 10,
     steps: int = 18,
     sigma_min: float | None = None,
@@ -83,6 +84,8 @@ def recovery(
     Args:
         sigmas: S noise levels above ``sigma_min``.
         delta: δ, units of x: much less than the distance between points.
+        rest: what is done with a state (B, \\*shape) that is back before it is compared, as the
+            descent at the noise of which the points are minima.
         steps: of Heun's method from any level.
         sigma_min: the lowest noise of the model where it is not given; a closed form needs it.
         chunk: trajectories at a time.
@@ -106,6 +109,7 @@ def recovery(
             length.index_add_(0, owner, noise.flatten(1).norm(dim=1).cpu().double() / trials)
             for i, sigma in enumerate(levels.tolist()):
                 back = _brought_back(model, clean + sigma * noise, sigma, lowest, steps)
+                back = back if rest is None else rest(back)
                 hit = (back - clean).flatten(1).norm(dim=1) <= delta
                 returned[i].index_add_(0, owner, hit.cpu().long())
                 tell(len(levels) * int(rows[0]) + (i + 1) * len(rows))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -15,13 +15,26 @@ from energydiff.errors import UserError
 from energydiff.files import whole
 from energydiff.landscape.lanczos import krylov
 from energydiff.landscape.search import newton
-from energydiff.landscape.surface import Surface
+from energydiff.landscape.surface import Product, Surface
 from energydiff.random import PROBE, keyed_normal
 
 TOLERANCE = 1e-8  # ‖∇V‖ / √d of what counts as found
 COARSE = 1e-5  # of what float32 is to find first
 DENSE = 256  # dimensions up to which the whole spectrum is computed
 LANCZOS = 64  # Krylov dimension beyond
+
+
+class HasHessian(Protocol):
+    """What a spectrum is computed of: a :class:`Surface`, or a family of them."""
+
+    dim: int
+    chunk: int
+
+    def product(self, x: Tensor, sigma: Tensor, /) -> Product:
+        """v ↦ ∇²V v."""
+
+    def hessian(self, x: Tensor, sigma: Tensor, /) -> Tensor:
+        """∇²V, (B, d, d)."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,7 @@ def examine(
     """
     levels, kept = sigma_vector(sigma, x), min(modes, surface.dim)
     value, slope = surface.gradient(x, levels)
-    values, vectors = _spectrum(surface, x, levels)
+    values, vectors = spectrum(surface, x, levels)
     constant = 0.5 * surface.energy.densities * surface.dim
     index = (values < 0).sum(1)
     margin = values.abs().amin(1)
@@ -180,7 +193,7 @@ def third_derivative(surface: Surface, x: Tensor, sigma: Tensor) -> tuple[Tensor
     """A Lipschitz constant L of ∇²V, (B,), and whether it is a theorem.
 
     Without a bound of the energy's own: the largest difference quotient ‖(∇²V(x + εu) − ∇²V(x))u‖/ε
-    over a few directions u, the softest modes' change among them; an estimate from below.
+    over a few random directions u; an estimate from below.
     """
     bound = surface.energy.third_derivative_bound(sigma)
     if bound is not None:
@@ -216,7 +229,7 @@ def nearest(x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(distance), torch.as_tensor(number, dtype=torch.int64)
 
 
-def _spectrum(surface: Surface, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def spectrum(surface: HasHessian, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (B, m) from the lowest up and eigenvectors (B, m, d)."""
     if surface.dim <= DENSE:
         chunks = zip(x.split(surface.chunk), sigma.split(surface.chunk), strict=True)

@@ -25,8 +25,9 @@ from energydiff.landscape.critical import (
 from energydiff.landscape.search import descend, newton
 from energydiff.landscape.surface import Surface
 
-NUDGE = 0.02  # from a saddle along its negative mode, units of σ
-TILT = 0.002  # across it, to see whether a branch holds
+NUDGE = 0.02, 0.5  # from a saddle along its negative mode, least and most, units of σ
+FALL = 1e-3  # of V by that nudge, units of σ²: a flat saddle is left by a longer one
+TILT = 0.002  # across it, to see whether a branch holds, units of σ
 
 
 @dataclass(frozen=True)
@@ -110,21 +111,30 @@ class MorseGraph:
 
 
 def morse_graph(
-    surface: Surface, minima: CriticalPoints, saddles: CriticalPoints, sigma: float
+    surface: Surface,
+    minima: CriticalPoints,
+    saddles: CriticalPoints,
+    sigma: float,
+    before: MorseGraph | None = None,
 ) -> MorseGraph:
     """Follow both branches of every index-1 saddle down; minima met for the first time are added.
 
     Each branch is followed three times: as it is, and nudged to either side along the softest mode
     that leads up.
+
+    Args:
+        before: a graph of the same minima that these saddles are added to.
     """
     coarse = surface.coarse
     x = coarse.flat(saddles.x)
     modes = saddles.modes.flatten(2).to(x)
     down, across = modes[:, 0], modes[:, min(1, modes.shape[1] - 1)]
     across = torch.zeros_like(down) if surface.dim == 1 else across
+    bend = saddles.eigenvalues[:, :1].to(x).abs()
+    nudge = (2 * FALL / bend).sqrt().clamp(*NUDGE) * down
     starts = torch.stack(
         [
-            x + sigma * (NUDGE * way * down + TILT * side * across)
+            x + sigma * (way * nudge + TILT * side * across)
             for way in (1, -1)
             for side in (0, 1, -1)
         ],
@@ -134,6 +144,8 @@ def morse_graph(
     tolerance = TOLERANCE if coarse is surface else COARSE
     search = newton(coarse, low, sigma, 0, tolerance=tolerance, task="Following branches down")
     end, ended = surface.shaped(search.x.cpu()).double(), search.converged.cpu()
+    if before is not None:
+        saddles = CriticalPoints.join([before.saddles, saddles])
     minima = _with_new(surface, minima, saddles, end[ended], sigma)
     radius = (1 if coarse is surface else 10) * merging_radius(surface)
 
@@ -143,7 +155,11 @@ def morse_graph(
 
     ends, hits = which(minima), which(saddles)
     flips = ends[..., 1] != ends[..., 2]
-    return MorseGraph(minima, saddles, ends[..., 0], hits[..., 0], flips)
+    parts = [ends[..., 0], hits[..., 0], flips]
+    if before is not None:
+        earlier = [before.ends, before.hits, before.flips]
+        parts = [torch.cat(pair) for pair in zip(earlier, parts, strict=True)]
+    return MorseGraph(minima, saddles, *parts)
 
 
 def _with_new(

@@ -19,7 +19,7 @@ def string(
 ) -> tuple[Tensor, Tensor]:
     """Paths (P, images, d) from a to b (P, d), each near the one of least V, and V along them.
 
-    The simplified string method (E, Ren & Vanden-Eijnden 2007): every image descends by η∇V, then
+    The simplified string method (E et al. 2007): every image descends by η∇V, then
     all are spaced evenly along the path again; the ends stay.
     """
     share = torch.linspace(0, 1, images).to(a)

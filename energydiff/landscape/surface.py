@@ -101,7 +101,9 @@ class Surface:
         return self.gradient(x, sigma)[0]
 
     def gradient(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
-        """V (B,) and ∇V (B, d)."""
+        """V (B,) and ∇V (B, d); of no state at all, nothing."""
+        if not len(x):
+            return x.new_empty(0), torch.empty_like(x)
         levels = sigma_vector(sigma, x)
         parts = [
             self._gradient(part, level)
@@ -114,6 +116,8 @@ class Surface:
 
         The gradient's graph is made once and walked back for every v.
         """
+        if not len(x):
+            return lambda v: v
         levels = sigma_vector(sigma, x)
         graphs = []
         for part, level in zip(x.split(self.chunk), levels.split(self.chunk), strict=True):

@@ -4,7 +4,7 @@ Figures are built with matplotlib's object interface: no pyplot, no window, no g
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,11 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def look() -> AbstractContextManager[None]:
+    """Within it figures have the look of all; :func:`figure` is within it already."""
+    return matplotlib.rc_context(_STYLE)
+
+
 @contextmanager
 def figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
     """A figure of ``width`` by ``height`` inches to draw on; written to ``path`` at the end.
@@ -52,7 +57,7 @@ def figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
     folder if need be; raises UserError for a suffix that cannot be written.
     """
     path = Path(path)
-    with matplotlib.rc_context(_STYLE):
+    with look():
         drawing = Figure(figsize=(width, height), layout="constrained", facecolor="white")
         suffixes = drawing.canvas.get_supported_filetypes()
         if path.suffix.lstrip(".").lower() not in suffixes:

@@ -12,7 +12,8 @@ from energydiff.data import image_grid
 from energydiff.denoisers import STEP_SIZE, BlindEnergy, EnergyDenoiser
 from energydiff.diffusion import NoisyBatch, calibrate_gauge
 from energydiff.energies import Energy
-from energydiff.landscape import curvature, heat_residual
+from energydiff.landscape import curvature
+from energydiff.likelihood import heat_residual
 from energydiff.random import PROBE, keyed_normal
 from energydiff.sampling import Armijo, Euler, Sampler, SampleResult, karras_sigmas
 from energydiff.sampling.certificate import rises, rounding_tolerance

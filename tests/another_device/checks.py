@@ -26,7 +26,8 @@ from energydiff.diffusion import (
     NoisyBatch,
 )
 from energydiff.energies import EmpiricalData, Energy, GaussianMixture, Guidance, Sum
-from energydiff.landscape import curvature, gaussian_prior, heat_residual, ode_likelihood
+from energydiff.landscape import curvature
+from energydiff.likelihood import gaussian_prior, heat_residual, ode_likelihood
 from energydiff.memory import LogSumExpMemory
 from energydiff.potentials import (
     MLP,

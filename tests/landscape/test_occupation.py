@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
 from energydiff.landscape.basins import basin_of
-from energydiff.landscape.explore import minima
+from energydiff.landscape.exploration import minima
 from energydiff.landscape.occupation import laplace_weights, occupation
 from energydiff.landscape.search import newton
 from energydiff.landscape.surface import Surface

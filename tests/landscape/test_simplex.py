@@ -18,7 +18,7 @@ from torch import Tensor
 
 from energydiff.energies import EmpiricalData
 from energydiff.landscape.critical import critical_points, distinct, examine
-from energydiff.landscape.explore import minima
+from energydiff.landscape.exploration import minima
 from energydiff.landscape.search import newton
 from energydiff.landscape.surface import Surface
 

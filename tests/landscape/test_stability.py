@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from energydiff.energies import EmpiricalData, GaussianMixture
 from energydiff.errors import UserError
 from energydiff.landscape.critical import CriticalPoints, critical_points
-from energydiff.landscape.explore import explore, minima
+from energydiff.landscape.exploration import explore, minima
 from energydiff.landscape.morse import morse_graph
 from energydiff.landscape.stability import (
     Stability,

@@ -1,7 +1,8 @@
 """The page about models: one HTML file that opens offline."""
 
+from energydiff.report.page.landscape import page_landscape
 from energydiff.report.page.model import PageModel, page_model
 from energydiff.report.page.run import read_metrics
 from energydiff.report.page.write import write_page
 
-__all__ = ["PageModel", "page_model", "read_metrics", "write_page"]
+__all__ = ["PageModel", "page_landscape", "page_model", "read_metrics", "write_page"]

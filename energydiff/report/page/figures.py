@@ -49,7 +49,7 @@ def traces(models: Sequence[PageModel]) -> dict[int, go.Figure]:
     scale = _Scale(list(recorded.values()))
     figures = {}
     for index, trace in recorded.items():
-        figure = _figure(440, "noise level σ, falling", "V(x, σ)")
+        figure = bare_figure(440, "noise level σ, falling", "V(x, σ)")
         for sample, values in enumerate(trace.free_energy.double().T.tolist()):
             figure.add_scatter(
                 x=trace.sigma.tolist(),
@@ -93,7 +93,7 @@ def cost_curve(comparison: Comparison, models: Sequence[PageModel]) -> go.Figure
     if not comparison.a.curve and not comparison.b.curve:
         return None
     name = distance(comparison)
-    figure = _figure(380, "", name)
+    figure = bare_figure(380, "", name)
     arms = comparison.a, comparison.b
     for index, arm in zip(places(comparison, models), arms, strict=True):
         points = sorted(arm.curve, key=lambda point: point.steps)
@@ -123,7 +123,7 @@ def training(models: Sequence[PageModel]) -> dict[str, go.Figure]:
     """By title what was logged while the models were trained, against images seen."""
     figures = {}
     for title, names in TRAINING.items():
-        figure = _figure(240, "images seen", "")
+        figure = bare_figure(240, "images seen", "")
         for index, model in enumerate(models):
             series = next((model.metrics[n] for n in names if n in model.metrics), [])
             if series:
@@ -225,7 +225,7 @@ def _thinned(series: Series) -> Series:
     ]
 
 
-def _figure(height: int, x: str, y: str) -> go.Figure:
+def bare_figure(height: int, x: str, y: str) -> go.Figure:
     """Bare axes; the style sheet gives text and grid the colours of light and dark."""
     figure = go.Figure()
     axis = {

@@ -52,6 +52,21 @@ for (const plot of traces) {
 }
 highlight();
 
+// A critical point is chosen at a time: its image stands beside the graph.
+for (const plot of document.querySelectorAll("[data-landscape]")) {
+  const images = data.landscapes[plot.dataset.landscape];
+  const point = plot.parentElement.querySelector(".point");
+  function show([number, words]) {
+    point.querySelector("img").src = images[number];
+    point.querySelector("p").textContent = words;
+  }
+  if (!point) continue;
+  show(plot.data[1].customdata[0]);
+  for (const event of ["plotly_hover", "plotly_click"]) {
+    plot.on(event, ({ points }) => points[0].customdata && show(points[0].customdata));
+  }
+}
+
 for (const input of document.querySelectorAll("input[name=cost]")) {
   input.addEventListener("change", () => {
     const plot = document.getElementById("cost-figure");

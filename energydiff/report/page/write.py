@@ -13,6 +13,7 @@ from energydiff.errors import UserError
 from energydiff.evaluation.records import Comparison
 from energydiff.files import write_whole
 from energydiff.report.page import figures, tables
+from energydiff.report.page.landscape import PageLandscape
 from energydiff.report.page.model import PageModel
 from energydiff.report.page.pictures import are_images, picture_uri, sample_uris, strip_uris
 from energydiff.report.words import verdict
@@ -26,6 +27,7 @@ def write_page(
     comparison: Comparison | None,
     pictures: Mapping[str, Path],
     out: Path,
+    landscapes: Sequence[PageLandscape] = (),
 ) -> None:
     """Write one self-contained HTML file, which opens offline.
 
@@ -34,6 +36,7 @@ def write_page(
         comparison: of the first two, as ``evaluate compare`` leaves it; ``None`` if not made.
         pictures: of the energy landscape, by title the file.
         out: replaced in one step, when the whole page is there.
+        landscapes: disconnectivity graphs.
 
     Raises:
         UserError: there is no model, models differ in the shape or number of samples, or a picture
@@ -53,6 +56,7 @@ def write_page(
         **{f"traces-figure-{i}": figure for i, figure in recorded.items()},
         "cost-figure": None if comparison is None else figures.cost_curve(comparison, models),
         **{_id(i): figure for i, figure in enumerate(curves.values())},
+        **{f"landscape-figure-{i}": shown.figure for i, shown in enumerate(landscapes)},
     }
     drawn = {place: figure for place, figure in drawn.items() if figure is not None}
     pictured = are_images(models[0].samples)
@@ -69,10 +73,12 @@ def write_page(
         traces=[(f"traces-figure-{i}", models[i].name, figures.colour(i)) for i in recorded],
         curves=[(_id(i), title) for i, title in enumerate(curves)],
         has_cost_curve="cost-figure" in drawn,
+        landscapes=landscapes,
         pictures=[(name, picture_uri(Path(file))) for name, file in pictures.items()],
         data={
             "figures": {name: json.loads(figure.to_json()) for name, figure in drawn.items()},
             "strips": [column["strips"] for column in columns],
+            "landscapes": [shown.images for shown in landscapes],
         },
     )
     write_whole(Path(out), text.encode())

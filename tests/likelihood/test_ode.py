@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser, GaussianMixture
 from energydiff.errors import UserError
-from energydiff.landscape import denoising_bound, gaussian_prior, ode_likelihood
+from energydiff.likelihood import denoising_bound, gaussian_prior, ode_likelihood
 from energydiff.potentials import MLP
 
 SIGMA_MIN, SIGMA_MAX = 0.05, 20.0

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import EmpiricalData, Energy, GaussianMixture
 from energydiff.errors import UserError
-from energydiff.landscape import heat_residual
+from energydiff.likelihood import heat_residual
 from energydiff.potentials import MLP
 
 

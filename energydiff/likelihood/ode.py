@@ -25,7 +25,7 @@ from torch import Tensor
 from energydiff.energies import GaussianMixture, NoiseRange
 from energydiff.energies.base import Denoiser, Energy, at_least_float32
 from energydiff.errors import UserError
-from energydiff.landscape.divergence import denoise_and_divergence, trace_probes
+from energydiff.likelihood.divergence import denoise_and_divergence, trace_probes
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 
 from energydiff.data import Arrays, Digits
 from energydiff.energies import Denoiser, GaussianMixture
-from energydiff.landscape import held_out_loss, held_out_losses
+from energydiff.likelihood import held_out_loss, held_out_losses
 
 
 @pytest.fixture(scope="module")

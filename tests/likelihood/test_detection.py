@@ -9,7 +9,7 @@ import torch
 from energydiff.data import Arrays, Digits
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
-from energydiff.landscape import ood_auroc
+from energydiff.likelihood import ood_auroc
 
 
 @pytest.fixture(scope="module")

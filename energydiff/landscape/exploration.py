@@ -3,6 +3,7 @@ together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from energydiff.landscape.critical import (
     critical_points,
     distinct,
     merging_radius,
+    nearest,
 )
 from energydiff.landscape.morse import MorseGraph, morse_graph
 from energydiff.landscape.search import descend
@@ -102,12 +104,12 @@ def explore(
         pairs = _apart(graph)
         if not len(pairs):
             break
-        more = stage(
-            f"connections {number + 1}",
-            lambda: _between(surface, graph.minima, pairs, sigma),  # noqa: B023
-        )
-        joined = _merged(surface, [graph.saddles, more.of_index(1)])
-        graph = morse_graph(surface, graph.minima, joined, sigma)
+        name = f"connections {number + 1}"
+        more = stage(name, partial(_between, surface, graph.minima, pairs, sigma)).of_index(1)
+        new = more[nearest(more.x, graph.saddles.x)[0] > merging_radius(surface)]
+        if not len(new):
+            break
+        graph = morse_graph(surface, graph.minima, new, sigma, graph)
     others = stage("index 2", lambda: _index_two(surface, graph.saddles, sigma, effort))
     return Landscape(graph, others)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from energydiff.energies.base import Energy, Sigma, at_least_float32, per_sample
-from energydiff.landscape.divergence import denoise_and_divergence, trace_probes
+from energydiff.likelihood.divergence import denoise_and_divergence, trace_probes
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from energydiff.data import Normalization
 from energydiff.energies import EmpiricalData
 from energydiff.errors import UserError
-from energydiff.landscape import bits_per_dim, lossless_bits_per_dim
+from energydiff.likelihood import bits_per_dim, lossless_bits_per_dim
 
 DIGITS = Normalization(0, 16)
 
