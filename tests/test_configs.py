@@ -1,0 +1,58 @@
+"""What the configurations claim of each other."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from energydiff import potentials
+from energydiff.denoisers import build_denoiser
+from energydiff.diffusion import DenoisingScoreMatching, DualScoreMatching, NoisyBatch
+from energydiff.evaluation.cost import operations
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+OBJECTIVES = {
+    None: DenoisingScoreMatching(),
+    "energydiff.diffusion.DualScoreMatching": DualScoreMatching(),
+}
+
+
+def step_operations(config: dict[str, Any], shape: tuple[int, ...]) -> int:
+    """Of the model's training step on one image."""
+    model = config["model"]
+    _, name = model["backbone"]["class_path"].rsplit(".", 1)
+    objective = OBJECTIVES[model.get("objective")]
+    network = getattr(potentials, name)(shape, **model["backbone"]["init_args"])
+    denoiser = build_denoiser(network, 0.5, model["parametrization"])
+    x0, noise = torch.randn(2, 1, *shape)
+    batch = NoisyBatch(x0, torch.ones(1), noise, 0.5)
+
+    def step() -> None:
+        torch.stack([*objective(denoiser, batch).values()]).sum().backward()
+
+    return operations(step)
+
+
+@pytest.mark.parametrize(
+    ("folder", "suffix", "shape"),
+    [
+        ("folder", "", (3, 64, 64)),
+        ("folder", "_small", (3, 32, 32)),
+        ("fashion_mnist", "", (1, 28, 28)),
+    ],
+)
+def test_an_energy_unet_differs_from_its_baseline_in_the_model_alone_and_costs_as_much(
+    folder: str, suffix: str, shape: tuple[int, ...]
+) -> None:
+    energy, baseline = (
+        yaml.safe_load((CONFIGS / folder / f"{arm}_unet{suffix}.yaml").read_text())
+        for arm in ("energy", "baseline")
+    )
+    assert step_operations(energy, shape) <= 1.1 * step_operations(baseline, shape)
+    for config in (energy, baseline):
+        for key in ("parametrization", "objective", "backbone"):
+            config["model"].pop(key, None)
+        del config["trainer"]["default_root_dir"]
+    assert energy == baseline
