@@ -90,7 +90,7 @@ class EnergyUNet(ConditionedScalar):
             to_ys.append(to_y)
             to_e += of_blocks
         to_t, of_start = self.start.pullback(_from_pyramid(to_ys), first)
-        to_u = self.input.pullback(to_t + _from_pyramid(to_ts))
+        to_u = self.input.pullback(to_t.add_(_from_pyramid(to_ts)))
         return phi, to_u, [of_start, *reversed(to_e)]
 
     def _climb(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, list["_Passed"], Saved]:
@@ -144,15 +144,15 @@ class _Level(nn.Module):
     ) -> tuple[Tensor, Tensor, _Passed]:
         """φ of the level, its last y, and what ``pullback`` needs."""
         if self.hear is not None and heard is not None:
-            y = torch.add(_double(SHARE * self.hear(heard)), y, alpha=SHARE)
-        h, phi, reads, passed = t, [], [], []
+            y = _double(SHARE * self.hear(heard)).add_(y, alpha=SHARE)
+        h, to_t, phi, passed = t, None, [], []
         for block in self.each():
             h, y, saved = block(h, y, next(vectors))
             memory, read = block.readout(y)
             phi.append(memory)
-            reads.append(read)
+            to_t = read if to_t is None else to_t.add_(read)
             passed.append((y, saved))
-        to_t = sum(reads[1:], reads[0])
+        assert to_t is not None
         phi.append(_dot(to_t, t))
         return torch.stack(phi).sum(0), y, _Passed(t, to_t, passed)
 
@@ -164,11 +164,11 @@ class _Level(nn.Module):
         to_h, to_e = None, []
         for block, (y, saved) in zip(reversed(self.each()), reversed(passed.blocks), strict=True):
             read = block.readout.pullback(y, passed.t)
-            to_y = read if to_y is None else to_y + read
+            to_y = read if to_y is None else read.add_(to_y)
             to_h, to_y, to_vector = block.pullback(to_h, to_y, saved)
             to_e.append(to_vector)
         assert to_h is not None and to_y is not None
-        to_t = passed.to_t + to_h
+        to_t = to_h.add_(passed.to_t)
         if self.hear is None:
             return to_t, to_y, None, to_e
         to_y = SHARE * to_y
@@ -228,7 +228,7 @@ class _Block(nn.Module):
         """h', y', and what ``pullback`` needs."""
         of_inner, of_norm = e.chunk(2, 1)
         inner, saved = self.inner(self.first(y), of_inner)
-        h = torch.add(self.second(inner), h if self.skip is None else self.skip(h), alpha=SHARE)
+        h = self.second(inner).add_(h if self.skip is None else self.skip(h), alpha=SHARE)
         attended = None
         if self.attention is not None:
             tokens = h.flatten(2).mT
@@ -242,7 +242,7 @@ class _Block(nn.Module):
         """The cotangents of h, y and e from those of h', if it goes on, and y'."""
         inner, attended, normed = saved
         grad, of_norm = self.norm.pullback(to_y, normed)
-        grad = grad if to_h is None else to_h + grad
+        grad = grad if to_h is None else grad.add_(to_h)
         if self.attention is not None:
             z, r, kept = attended
             tokens = grad.flatten(2).mT
@@ -283,7 +283,7 @@ def _attention(width: int, head_width: int) -> Attention:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Of each sample, (B,)."""
-    return (a * b).flatten(1).sum(1, dtype=_wide(a))
+    return (a * b).sum((1, 2, 3), dtype=_wide(a))
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -303,7 +303,7 @@ def _from_pyramid(grads: Sequence[Tensor]) -> Tensor:
     """The transpose of :func:`_pyramid`."""
     *finer, total = grads
     for grad in reversed(finer):
-        total = torch.add(grad, _double(total), alpha=0.25)
+        total = _double(0.25 * total).add_(grad)
     return total
 
 
