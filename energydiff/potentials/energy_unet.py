@@ -79,34 +79,44 @@ class EnergyUNet(ConditionedScalar):
         return [block for level in reversed(self._levels()) for block in level.each()]
 
     def value(self, u: Tensor, e: Sequence[Tensor]) -> Tensor:
-        return self._climb(u, e)[0]
+        return self._total(self._climb(u, e)[0])
 
     def pull(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        phi, passed, first = self._climb(u, e)
-        to_ts, to_ys, to_heard, to_e = [], [], None, []
-        for level, kept in zip(self._levels(), reversed(passed), strict=True):
-            to_t, to_y, to_heard, of_blocks = level.pullback(to_heard, kept)
-            to_ts.append(to_t)
-            to_ys.append(to_y)
-            to_e += of_blocks
-        to_t, of_start = self.start.pullback(_from_pyramid(to_ys), first)
-        to_u = self.input.pullback(to_t.add_(_from_pyramid(to_ts)))
-        return phi, to_u, [of_start, *reversed(to_e)]
+        passed, first = self._climb(u, e)
+        return self._total(passed), *self._descend(passed, first)
 
-    def _climb(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, list["_Passed"], Saved]:
-        """φ, what every level keeps for the reverse pass, from the coarsest, and what the first
-        norm does."""
+    def grad(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        return self._descend(*self._climb(u, self.conditioning(c, label)))[0]
+
+    def _climb(self, u: Tensor, e: Sequence[Tensor]) -> tuple[list["_Passed"], Saved]:
+        """What every level keeps, from the coarsest, and what the first norm does."""
         of_start, *of_blocks = e
         t = self.input(u.contiguous(memory_format=torch.channels_last))
         y, first = self.start(t, of_start)
         levels = self._levels()
         ts, ys = (_pyramid(x, len(levels)) for x in (t, y))
-        phi, passed, heard, vectors = [], [], None, iter(of_blocks)
+        passed, heard, vectors = [], None, iter(of_blocks)
         for level, t, y in reversed(list(zip(levels, ts, ys, strict=True))):
-            of_level, heard, kept = level(t, y, heard, vectors)
-            phi.append(of_level)
+            heard, kept = level(t, y, heard, vectors)
             passed.append(kept)
-        return torch.stack(phi).sum(0), passed, first
+        return passed, first
+
+    def _total(self, passed: Sequence["_Passed"]) -> Tensor:
+        """φ."""
+        levels = zip(reversed(self._levels()), passed, strict=True)
+        return torch.stack([level.value(kept) for level, kept in levels]).sum(0)
+
+    def _descend(self, passed: list["_Passed"], first: Saved) -> tuple[Tensor, list[Tensor]]:
+        """∂φ/∂u and ∂φ/∂e; what was kept is freed on the way."""
+        to_ts, to_ys, to_heard, to_e = [], [], None, []
+        for level in self._levels():
+            to_t, to_y, to_heard, of_blocks = level.pullback(to_heard, passed.pop())
+            to_ts.append(to_t)
+            to_ys.append(to_y)
+            to_e += of_blocks
+        to_t, of_start = self.start.pullback(_from_pyramid(to_ys), first)
+        to_u = self.input.pullback(to_t.add_(_from_pyramid(to_ts)))
+        return to_u, [of_start, *reversed(to_e)]
 
     def _levels(self) -> list["_Level"]:
         """From the finest."""
@@ -115,8 +125,8 @@ class EnergyUNet(ConditionedScalar):
 
 @dataclass(frozen=True)
 class _Passed:
-    """What a level keeps for the reverse pass: t, ∂φ/∂t, and y after each block with what that
-    keeps."""
+    """What a level keeps for φ and its reverse pass: t, ∂φ/∂t, and y after each block with what
+    that keeps."""
 
     t: Tensor
     to_t: Tensor
@@ -141,20 +151,24 @@ class _Level(nn.Module):
 
     def forward(
         self, t: Tensor, y: Tensor, heard: Tensor | None, vectors: Iterator[Tensor]
-    ) -> tuple[Tensor, Tensor, _Passed]:
-        """φ of the level, its last y, and what ``pullback`` needs."""
+    ) -> tuple[Tensor, _Passed]:
+        """Its last y, and what ``value`` and ``pullback`` need."""
         if self.hear is not None and heard is not None:
             y = _double(SHARE * self.hear(heard)).add_(y, alpha=SHARE)
-        h, to_t, phi, passed = t, None, [], []
+        h, to_t, passed = t, None, []
         for block in self.each():
             h, y, saved = block(h, y, next(vectors))
-            memory, read = block.readout(y)
-            phi.append(memory)
+            read = block.readout(y)
             to_t = read if to_t is None else to_t.add_(read)
             passed.append((y, saved))
         assert to_t is not None
-        phi.append(_dot(to_t, t))
-        return torch.stack(phi).sum(0), y, _Passed(t, to_t, passed)
+        return y, _Passed(t, to_t, passed)
+
+    def value(self, passed: _Passed) -> Tensor:
+        """Its terms of φ, (B,)."""
+        memories = zip(self.each(), passed.blocks, strict=True)
+        terms = [block.readout.memory_term(y) for block, (y, _) in memories]
+        return torch.stack([*terms, _dot(passed.to_t, passed.t)]).sum(0)
 
     def pullback(
         self, to_y: Tensor | None, passed: _Passed
@@ -162,7 +176,8 @@ class _Level(nn.Module):
         """The cotangents of t, y, what was heard and the blocks' vectors, the last block's first,
         from that of the last y; ``None`` at the finest level."""
         to_h, to_e = None, []
-        for block, (y, saved) in zip(reversed(self.each()), reversed(passed.blocks), strict=True):
+        for block in reversed(self.each()):
+            y, saved = passed.blocks.pop()
             read = block.readout.pullback(y, passed.t)
             to_y = read if to_y is None else read.add_(to_y)
             to_h, to_y, to_vector = block.pullback(to_h, to_y, saved)
@@ -263,10 +278,14 @@ class _Readout(nn.Module):
         nn.init.normal_(self.inner.weight, std=0.1 * width**-0.5)
         self.memory = nn.Parameter(0.02 * torch.randn(width, 1, 1))
 
-    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """⟨w, y²⟩ and the cotangent W y of t."""
+    def forward(self, y: Tensor) -> Tensor:
+        """The cotangent W y of t."""
+        return self.inner(y)
+
+    def memory_term(self, y: Tensor) -> Tensor:
+        """⟨w, y²⟩, (B,)."""
         squares = y.square().sum((2, 3), dtype=_wide(y))
-        return (squares * self.memory.flatten()).sum(1), self.inner(y)
+        return (squares * self.memory.flatten()).sum(1)
 
     def pullback(self, y: Tensor, t: Tensor) -> Tensor:
         """The cotangent of y."""
