@@ -231,7 +231,8 @@ class Energy(Denoiser):
     def score(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """∇ log p_σ(x) = −∇E, like ``x``."""
         with self._gate(x, sigma, label) as arguments:
-            return -self.grad(*arguments)
+            grad = self.grad(*arguments)
+        return -grad
 
     def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """D = x − σ²∇E (Tweedie's formula)."""

@@ -83,7 +83,9 @@ class EnergyUNet(ConditionedScalar):
 
     def pull(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         passed, first = self._climb(u, e)
-        return self._total(passed), *self._descend(passed, first)
+        phi = self._total(passed)
+        to_u, to_e = self._descend(passed, first)
+        return phi, to_u, [torch.cat(parts, 1) for parts in to_e]
 
     def grad(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         return self._descend(*self._climb(u, self.conditioning(c, label)))[0]
@@ -96,8 +98,8 @@ class EnergyUNet(ConditionedScalar):
         levels = self._levels()
         ts, ys = (_pyramid(x, len(levels)) for x in (t, y))
         passed, heard, vectors = [], None, iter(of_blocks)
-        for level, t, y in reversed(list(zip(levels, ts, ys, strict=True))):
-            heard, kept = level(t, y, heard, vectors)
+        for level in reversed(levels):
+            heard, kept = level(ts.pop(), ys.pop(), heard, vectors)
             passed.append(kept)
         return passed, first
 
@@ -106,15 +108,17 @@ class EnergyUNet(ConditionedScalar):
         levels = zip(reversed(self._levels()), passed, strict=True)
         return torch.stack([level.value(kept) for level, kept in levels]).sum(0)
 
-    def _descend(self, passed: list["_Passed"], first: Saved) -> tuple[Tensor, list[Tensor]]:
-        """∂φ/∂u and ∂φ/∂e; what was kept is freed on the way."""
+    def _descend(
+        self, passed: list["_Passed"], first: Saved
+    ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        """∂φ/∂u and ∂φ/∂e, each in parts; what was kept is freed on the way."""
         to_ts, to_ys, to_heard, to_e = [], [], None, []
         for level in self._levels():
             to_t, to_y, to_heard, of_blocks = level.pullback(to_heard, passed.pop())
             to_ts.append(to_t)
             to_ys.append(to_y)
             to_e += of_blocks
-        to_t, of_start = self.start.pullback(_from_pyramid(to_ys), first)
+        to_t, of_start = self.start.pullback(_from_pyramid(to_ys, SHARE), first)
         to_u = self.input.pullback(to_t.add_(_from_pyramid(to_ts)))
         return to_u, [of_start, *reversed(to_e)]
 
@@ -172,7 +176,7 @@ class _Level(nn.Module):
 
     def pullback(
         self, to_y: Tensor | None, passed: _Passed
-    ) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor, Tensor | None, list[tuple[Tensor, ...]]]:
         """The cotangents of t, y, what was heard and the blocks' vectors, the last block's first,
         from that of the last y; ``None`` at the finest level."""
         to_h, to_e = None, []
@@ -183,11 +187,11 @@ class _Level(nn.Module):
             to_h, to_y, to_vector = block.pullback(to_h, to_y, saved)
             to_e.append(to_vector)
         assert to_h is not None and to_y is not None
-        to_t = to_h.add_(passed.to_t)
+        to_t = torch.add(passed.to_t, to_h, alpha=SHARE)
         if self.hear is None:
             return to_t, to_y, None, to_e
-        to_y = SHARE * to_y
-        return to_t, to_y, self.hear.pullback(F.avg_pool2d(to_y, 2, divisor_override=1)), to_e
+        to_doubled = SHARE * F.avg_pool2d(to_y, 2, divisor_override=1)
+        return to_t, to_y, self.hear.pullback(to_doubled), to_e
 
 
 class _Conv(nn.Conv2d):
@@ -197,6 +201,8 @@ class _Conv(nn.Conv2d):
         super().__init__(width_in, width, kernel, padding=kernel // 2, bias=bias)
 
     def pullback(self, grad: Tensor) -> Tensor:
+        if self.kernel_size == (1, 1):  # of a small batch PyTorch's transpose makes a copy
+            return F.conv2d(grad, self.weight.transpose(0, 1))
         return F.conv_transpose2d(grad, self.weight, padding=self.padding)  # type: ignore[arg-type]
 
 
@@ -215,10 +221,10 @@ class _NormSiLU(nn.Module):
         scale, shift = e.expand(len(x), -1).chunk(2, 1)
         return groupnorm_silu_saving(x, 1 + scale, shift, self.groups, self.eps)
 
-    def pullback(self, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
-        """The cotangents of x and e."""
+    def pullback(self, grad: Tensor, saved: Saved) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The cotangents of x and of the halves of e."""
         to_x, *to_e = groupnorm_silu_pullback(grad, saved)
-        return to_x, torch.cat(to_e, 1)
+        return to_x, (to_e[0], to_e[1])
 
 
 class _Block(nn.Module):
@@ -253,20 +259,21 @@ class _Block(nn.Module):
         y, normed = self.norm(h, of_norm)
         return h, y, (saved, attended, normed)
 
-    def pullback(self, to_h: Tensor | None, to_y: Tensor, saved: Any) -> tuple[Tensor, ...]:
-        """The cotangents of h, y and e from those of h', if it goes on, and y'."""
+    def pullback(
+        self, to_h: Tensor | None, to_y: Tensor, saved: Any
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The cotangents of h, y and the quarters of e from those of h', if it goes on, and y'."""
         inner, attended, normed = saved
         grad, of_norm = self.norm.pullback(to_y, normed)
-        grad = grad if to_h is None else grad.add_(to_h)
+        grad = grad if to_h is None else grad.add_(to_h, alpha=SHARE)
         if self.attention is not None:
             z, r, kept = attended
             tokens = grad.flatten(2).mT
             to_z, _ = self.attention.pullback(tokens, kept)
             grad = (tokens + rms_norm_pullback(to_z, z, r)).mT.reshape(grad.shape)
         to_first, of_inner = self.inner.pullback(self.second.pullback(grad), inner)
-        through = SHARE * grad
-        through = through if self.skip is None else self.skip.pullback(through)
-        return through, self.first.pullback(to_first), torch.cat([of_inner, of_norm], 1)
+        through = grad if self.skip is None else self.skip.pullback(grad)
+        return through, self.first.pullback(to_first), (*of_inner, *of_norm)
 
 
 class _Readout(nn.Module):
@@ -289,7 +296,7 @@ class _Readout(nn.Module):
 
     def pullback(self, y: Tensor, t: Tensor) -> Tensor:
         """The cotangent of y."""
-        return torch.addcmul(self.inner.pullback(t), self.memory, y, value=2)
+        return self.inner.pullback(t).addcmul_(self.memory, y, value=2)
 
 
 def _attention(width: int, head_width: int) -> Attention:
@@ -318,11 +325,11 @@ def _pyramid(x: Tensor, levels: int) -> list[Tensor]:
     return pyramid
 
 
-def _from_pyramid(grads: Sequence[Tensor]) -> Tensor:
-    """The transpose of :func:`_pyramid`."""
+def _from_pyramid(grads: Sequence[Tensor], share: float = 1.0) -> Tensor:
+    """The transpose of :func:`_pyramid`, of all but the coarsest a share."""
     *finer, total = grads
     for grad in reversed(finer):
-        total = _double(0.25 * total).add_(grad)
+        total = _double(0.25 * total).add_(grad, alpha=share)
     return total
 
 

@@ -17,6 +17,7 @@ may lie in memory with channels first or last. With s = sigmoid(a),
     p = s + y (1 − s),   silu''(a) = s + p − 2 p s.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -224,7 +225,6 @@ def _sum_normal(x: Tensor, sum_x: Tensor, of: Tensor, mean: Tensor, r: Tensor) -
 
 def _group_mean(per_channel: Tensor, x: Tensor, groups: int) -> Tensor:
     """The mean over each group from the sums over its channels, at each of them, (B, C)."""
-    of_groups = per_channel.unflatten(1, (groups, -1)).sum(2, keepdim=True)
-    width = per_channel.shape[1] // groups
-    count = width * x[0, 0].numel()
-    return (of_groups / count).expand(-1, -1, width).flatten(1)
+    split = per_channel.unflatten(1, (groups, -1))
+    count = split.shape[2] * math.prod(x.shape[2:])
+    return (split.sum(2, keepdim=True).expand_as(split) / count).flatten(1)
