@@ -6,7 +6,7 @@ step went. Written out:
 
     GELU         y = xΦ(x), y' = Φ(x) + xφ(x), y'' = φ(x)(2 − x²)
     layer norm   n = r(h − mean h),  ∂h = P(∂n) = r (∂n − mean(∂n) − n mean(∂n n)), P symmetric
-    attention    A = softmax(s QKᵀ),  Y = AV,  ∂A = ∂Y Vᵀ,  ∂S = A∘(∂A − rowsum(∂A∘A))
+    attention    A = softmax(QKᵀ),  Y = AV,  ∂A = ∂Y Vᵀ,  ∂S = A∘(∂A − rowsum(∂A∘A))
 
 so each second derivative applies the first once more and differentiates what it was made of. All
 are twice differentiable; a third derivative raises. Means are over the last axis.
@@ -40,7 +40,7 @@ def normalise(h: Tensor, eps: float = 1e-5) -> Tensor:
     return _Normalise.apply(h.contiguous(), eps)[0]
 
 
-Attended = tuple[Tensor, Tensor, Tensor, Tensor]  # Q, K, V and A
+Attended = tuple[Tensor, Tensor, Tensor, Tensor]  # Q = q/√d, K, V and A
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def attend_saving(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Attended]:
     """:func:`attend`, and what :func:`attend_pullback` needs."""
-    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    q, k, v = q.contiguous() * q.shape[-1] ** -0.5, k.contiguous(), v.contiguous()
     y, a = (_Attend.apply if _recording() else _Attend.forward)(q, k, v)
     return y, (q, k, v, a)
 
@@ -59,7 +59,7 @@ def attend_pullback(grad: Tensor, saved: Attended) -> tuple[Tensor, Tensor, Tens
     """Cotangents of q, k and v from that of the result; once differentiable."""
     apply = _AttendBackward.apply if _recording() else _AttendBackward.forward
     to_q, to_k, to_v, *_ = apply(grad, *saved)
-    return to_q, to_k, to_v
+    return to_q * to_q.shape[-1] ** -0.5, to_k, to_v
 
 
 def _recording() -> bool:
@@ -165,7 +165,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @_one_precision
     def forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        a = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
+        a = torch.softmax(q @ k.mT, dim=-1)
         return a @ v, a
 
     @staticmethod
@@ -195,7 +195,7 @@ def _attend_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, grad_a: Tensor
 ) -> tuple[Tensor, ...]:
     """∂Q, ∂K, ∂V and ∂S."""
-    grad_s = aten._softmax_backward_data(grad_a, a, -1, a.dtype).mul_(q.shape[-1] ** -0.5)
+    grad_s = aten._softmax_backward_data(grad_a, a, -1, a.dtype)
     return grad_s @ k, grad_s.mT @ q, a.mT @ grad, grad_s
 
 
@@ -225,10 +225,9 @@ class _AttendBackward(torch.autograd.Function):
         to_q = torch.zeros_like(q) if to_q is None else to_q
         to_k = torch.zeros_like(k) if to_k is None else to_k
         to_v = torch.zeros_like(v) if to_v is None else to_v
-        scale = q.shape[-1] ** -0.5
 
         # t is the cotangent of ∂S, w that of ∂A.
-        t = (to_q @ k.mT).add_(q @ to_k.mT).mul_(scale)
+        t = (to_q @ k.mT).add_(q @ to_k.mT)
         row = (t * a).sum(-1, keepdim=True)
         w = aten._softmax_backward_data(t, a, -1, a.dtype)
 
