@@ -108,11 +108,11 @@ def _to_inputs(
     """∂x, ∂g, ∂b, mean(g ∂b) and mean(g ∂g) from ∂a and, if they have any, those of μ and r."""
     to_shift = _sum(grad_a)
     to_scale = _sum_normal(grad_a, to_shift, x, mean, r)
-    first, second = scale * to_shift, scale * to_scale
+    both = scale * torch.stack((to_shift, to_scale))
     if of_stats is not None:
         to_mean, to_r = of_stats
-        first, second = first - to_mean / r, second + to_r * r
-    first, second = _group_mean(first, x, groups), _group_mean(second, x, groups)
+        both = both + torch.stack((-to_mean / r, to_r * r))
+    first, second = _group_mean(both, x, groups)
     along = r * r * second  # −n r second is −x along and a constant
     to_x = torch.addcmul(
         _spread(mean * along - r * first, x), x, _spread(along, x), value=-1
@@ -184,7 +184,7 @@ class _Pullback(torch.autograd.Function):
         v_shift = nothing if v_shift is None else v_shift
         sum_v = _sum(v)
         sum_vn = _sum_normal(v, sum_v, x, mean, r)
-        v1, v2 = _group_mean(sum_v, x, ctx.groups), _group_mean(sum_vn, x, ctx.groups)
+        v1, v2 = _group_mean(torch.stack((sum_v, sum_vn)), x, ctx.groups)
         # What reaches ∂g, also through mean(g ∂g), and with it ∂a.
         on_scale = v_scale - r * v2 * scale
         rate = r * on_scale
@@ -225,6 +225,6 @@ def _sum_normal(x: Tensor, sum_x: Tensor, of: Tensor, mean: Tensor, r: Tensor) -
 
 def _group_mean(per_channel: Tensor, x: Tensor, groups: int) -> Tensor:
     """The mean over each group from the sums over its channels, at each of them, (B, C)."""
-    split = per_channel.unflatten(1, (groups, -1))
-    count = split.shape[2] * math.prod(x.shape[2:])
-    return (split.sum(2, keepdim=True).expand_as(split) / count).flatten(1)
+    split = per_channel.unflatten(-1, (groups, -1))
+    count = split.shape[-1] * math.prod(x.shape[2:])
+    return (split.sum(-1, keepdim=True).expand_as(split) / count).flatten(-2)
