@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energydiff.potentials.last_derivative import last_derivative
+from energydiff.potentials.last_derivative import last_derivative, recording
 
 aten = torch.ops.aten
 
@@ -51,19 +51,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def attend_saving(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Attended]:
     """:func:`attend`, and what :func:`attend_pullback` needs."""
     q, k, v = q.contiguous() * q.shape[-1] ** -0.5, k.contiguous(), v.contiguous()
-    y, a = (_Attend.apply if _recording() else _Attend.forward)(q, k, v)
+    y, a = (_Attend.apply if recording() else _Attend.forward)(q, k, v)
     return y, (q, k, v, a)
 
 
 def attend_pullback(grad: Tensor, saved: Attended) -> tuple[Tensor, Tensor, Tensor]:
     """Cotangents of q, k and v from that of the result; once differentiable."""
-    apply = _AttendBackward.apply if _recording() else _AttendBackward.forward
+    apply = _AttendBackward.apply if recording() else _AttendBackward.forward
     to_q, to_k, to_v, *_ = apply(grad, *saved)
     return to_q * to_q.shape[-1] ** -0.5, to_k, to_v
-
-
-def _recording() -> bool:
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _one_precision(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,7 +171,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, of_a: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
-        if of_a is not None:
+        if of_a is not None:  # from a second derivative
             return _of_output_and_weights(ctx, grad, of_a)
         if grad is None:
             return None, None, None
@@ -185,7 +181,7 @@ class _Attend(torch.autograd.Function):
 @last_derivative
 @_one_precision
 def _of_output_and_weights(ctx: Any, grad: Tensor | None, of_a: Tensor) -> tuple[Tensor, ...]:
-    """Cotangents of Q, K and V from those of Y and of A, which only a second derivative has."""
+    """Cotangents of Q, K and V from those of Y and A."""
     q, k, v, a = ctx.saved_tensors
     grad = torch.zeros_like(a @ v) if grad is None else grad
     return _attend_backward(grad, q, k, v, a, (grad @ v.mT).add_(of_a))[:3]

@@ -221,10 +221,10 @@ class _NormSiLU(nn.Module):
         scale, shift = e.expand(len(x), -1).chunk(2, 1)
         return groupnorm_silu_saving(x, 1 + scale, shift, self.groups, self.eps)
 
-    def pullback(self, grad: Tensor, saved: Saved) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def pullback(self, grad: Tensor, saved: Saved) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The cotangents of x and of the halves of e."""
-        to_x, *to_e = groupnorm_silu_pullback(grad, saved)
-        return to_x, (to_e[0], to_e[1])
+        to_x, *halves = groupnorm_silu_pullback(grad, saved)
+        return to_x, tuple(halves)
 
 
 class _Block(nn.Module):
@@ -296,7 +296,7 @@ class _Readout(nn.Module):
 
     def pullback(self, y: Tensor, t: Tensor) -> Tensor:
         """The cotangent of y."""
-        return self.inner.pullback(t).addcmul_(self.memory, y, value=2)
+        return torch.addcmul(self.inner.pullback(t), self.memory, y, value=2)
 
 
 def _attention(width: int, head_width: int) -> Attention:

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energydiff.potentials.last_derivative import last_derivative
+from energydiff.potentials.last_derivative import last_derivative, recording
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]
 
@@ -49,21 +49,16 @@ def groupnorm_silu_saving(
     """:func:`groupnorm_silu`, and what :func:`groupnorm_silu_pullback` needs."""
     exact = torch.promote_types(x.dtype, torch.float32)
     x_, scale, shift = x.to(exact), scale.to(exact), shift.to(exact)
-    y, *kept = (_GroupNormSiLU.apply if _recording() else _forward)(x_, scale, shift, groups, eps)
+    y, *kept = (_GroupNormSiLU.apply if recording() else _forward)(x_, scale, shift, groups, eps)
     return y.to(x.dtype), (x_, scale, *kept, groups)
 
 
 def groupnorm_silu_pullback(grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
     """Cotangents of x (like x), scale and shift (B, C) from that of y; once differentiable."""
     exact = grad.to(saved[0].dtype)
-    apply = _Pullback.apply if _recording() else _pullback
+    apply = _Pullback.apply if recording() else _pullback
     to_x, to_scale, to_shift = apply(exact, *saved)[:3]
     return to_x.to(grad.dtype), to_scale, to_shift
-
-
-def _recording() -> bool:
-    """Whether autograd makes a graph, and by what is written out here."""
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _forward(
@@ -103,21 +98,20 @@ def _to_inputs(
     mean: Tensor,
     r: Tensor,
     groups: int,
-    of_stats: tuple[Tensor, Tensor] | None = None,
+    of_mean: Tensor | None = None,
+    of_r: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """∂x, ∂g, ∂b, mean(g ∂b) and mean(g ∂g) from ∂a and, if they have any, those of μ and r."""
+    """∂x, ∂g, ∂b, m₁ = mean(g ∂b) and m₂ = mean(g ∂g) from ∂a; what reaches μ and r by
+    themselves joins m₁ and m₂."""
     to_shift = _sum(grad_a)
     to_scale = _sum_normal(grad_a, to_shift, x, mean, r)
     both = scale * torch.stack((to_shift, to_scale))
-    if of_stats is not None:
-        to_mean, to_r = of_stats
-        both = both + torch.stack((-to_mean / r, to_r * r))
-    first, second = _group_mean(both, x, groups)
-    along = r * r * second  # −n r second is −x along and a constant
-    to_x = torch.addcmul(
-        _spread(mean * along - r * first, x), x, _spread(along, x), value=-1
-    ).addcmul_(grad_a, _spread(r * scale, x))
-    return to_x, to_scale, to_shift, first, second
+    if of_mean is not None and of_r is not None:
+        both = both + torch.stack((-of_mean / r, of_r * r))
+    m1, m2 = _group_mean(both, x, groups)
+    along = r * r * m2  # −n r m₂ is −x along and a constant
+    to_x = torch.addcmul(_spread(mean * along - r * m1, x), x, _spread(along, x), value=-1)
+    return to_x.addcmul_(grad_a, _spread(r * scale, x)), to_scale, to_shift, m1, m2
 
 
 class _GroupNormSiLU(torch.autograd.Function):
@@ -134,9 +128,11 @@ class _GroupNormSiLU(torch.autograd.Function):
         ctx.save_for_backward(x, scale, shift, *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *of_kept: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
-        if of_kept[0] is not None:
-            return *_of_all_outputs(ctx, grad, *of_kept), None, None
+    def backward(  # type: ignore[override]
+        ctx: Any, grad: Tensor | None, of_slope: Tensor | None, *of_stats: Tensor | None
+    ) -> tuple[Any, ...]:
+        if of_slope is not None:  # from a second derivative
+            return *_of_all_outputs(ctx, grad, of_slope, *of_stats), None, None
         if grad is None:
             return None, None, None, None, None
         x, scale, _, *kept = ctx.saved_tensors
@@ -145,7 +141,7 @@ class _GroupNormSiLU(torch.autograd.Function):
 
 @last_derivative
 def _of_all_outputs(
-    ctx: Any, grad: Tensor | None, of_slope: Tensor, *of_stats: Tensor
+    ctx: Any, grad: Tensor | None, of_slope: Tensor, of_mean: Tensor, of_r: Tensor
 ) -> tuple[Tensor, ...]:
     """Cotangents of x, g and b from those of y, p, μ and r."""
     x, scale, shift, slope, mean, r = ctx.saved_tensors
@@ -153,8 +149,7 @@ def _of_all_outputs(
     grad_a = torch.addcmul(slope, slope, s, value=-2).add_(s).mul_(of_slope)
     if grad is not None:
         grad_a.addcmul_(grad, slope)
-    del s
-    return _to_inputs(grad_a, x, scale, mean, r, ctx.groups, of_stats)[:3]
+    return _to_inputs(grad_a, x, scale, mean, r, ctx.groups, of_mean, of_r)[:3]
 
 
 class _Pullback(torch.autograd.Function):
@@ -185,7 +180,7 @@ class _Pullback(torch.autograd.Function):
         sum_v = _sum(v)
         sum_vn = _sum_normal(v, sum_v, x, mean, r)
         v1, v2 = _group_mean(torch.stack((sum_v, sum_vn)), x, ctx.groups)
-        # What reaches ∂g, also through mean(g ∂g), and with it ∂a.
+        # What reaches ∂g, also through m₂, and with it ∂a.
         on_scale = v_scale - r * v2 * scale
         rate = r * on_scale
         constant = v_shift - r * v1 * scale - mean * rate
@@ -224,7 +219,7 @@ def _sum_normal(x: Tensor, sum_x: Tensor, of: Tensor, mean: Tensor, r: Tensor) -
 
 
 def _group_mean(per_channel: Tensor, x: Tensor, groups: int) -> Tensor:
-    """The mean over each group from the sums over its channels, at each of them, (B, C)."""
+    """The mean over each group from the sums over its channels, at each of them, (…, B, C)."""
     split = per_channel.unflatten(-1, (groups, -1))
     count = split.shape[-1] * math.prod(x.shape[2:])
     return (split.sum(-1, keepdim=True).expand_as(split) / count).flatten(-2)
