@@ -66,10 +66,18 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, p, and μ and r, (B, C)."""
     mean, r = _statistics(x, groups, eps)
-    a = _affine(x, scale, shift, mean, r)
+    return *_silu_and_slope(_affine(x, scale, shift, mean, r)), mean, r
+
+
+def _silu_and_slope(a: Tensor) -> tuple[Tensor, Tensor]:
+    """y and p, of which y takes a's place in memory."""
     s = a.sigmoid()
+    one = s.new_ones(())
+    if torch.compiler.is_compiling():  # which differentiates this, and plans memory for itself
+        y = a * s
+        return y, torch.lerp(s, one, y)
     y = a.mul_(s)
-    return y, s.lerp_(s.new_ones(()), y), mean, r
+    return y, s.lerp_(one, y)
 
 
 def _statistics(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
