@@ -72,12 +72,11 @@ def _forward(
 def _silu_and_slope(a: Tensor) -> tuple[Tensor, Tensor]:
     """y and p, of which y takes a's place in memory."""
     s = a.sigmoid()
-    one = s.new_ones(())
     if torch.compiler.is_compiling():  # which differentiates this, and plans memory for itself
         y = a * s
-        return y, torch.lerp(s, one, y)
+        return y, s + y * (1 - s)
     y = a.mul_(s)
-    return y, s.lerp_(one, y)
+    return y, s.lerp_(s.new_ones(()), y)
 
 
 def _statistics(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
