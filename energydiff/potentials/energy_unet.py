@@ -21,17 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energydiff.potentials.backbone import require_divisible, require_image
+from energydiff.potentials.backbone import require_image
 from energydiff.potentials.conditioned_scalar import ConditionedScalar
-from energydiff.potentials.groupnorm_silu import (
-    Saved,
-    groupnorm_silu_pullback,
-    groupnorm_silu_saving,
-)
-from energydiff.potentials.token_blocks import Attention, rms_norm, rms_norm_pullback
-from energydiff.potentials.unet import groups_of, require_levels
-
-SHARE = 0.5**0.5  # of a sum of two, which keeps its variance
+from energydiff.potentials.energy_unet_blocks import SHARE, Block, Conv, NormSiLU, wide
+from energydiff.potentials.groupnorm_silu import Saved
+from energydiff.potentials.unet import require_levels
 
 
 class EnergyUNet(ConditionedScalar):
@@ -63,8 +57,8 @@ class EnergyUNet(ConditionedScalar):
         require_image("EnergyUNet", shape)
         require_levels(shape, len(multipliers))
         self.shape, self.num_classes = tuple(shape), num_classes
-        self.input = _Conv(shape[0], channels, 3)
-        self.start = _NormSiLU(channels)
+        self.input = Conv(shape[0], channels, 3)
+        self.start = NormSiLU(channels)
         widths = [channels * multiplier for multiplier in multipliers]
         self.levels = nn.ModuleList()
         for depth, width in enumerate(widths):
@@ -74,7 +68,7 @@ class EnergyUNet(ConditionedScalar):
         self.condition(4 * channels, [self.start.size, *(block.size for block in self.blocks())])
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def blocks(self) -> list["_Block"]:
+    def blocks(self) -> list[Block]:
         """All of them, from the coarsest level."""
         return [block for level in reversed(self._levels()) for block in level.each()]
 
@@ -144,14 +138,14 @@ class _Level(nn.Module):
         self, base: int, width: int, coarser: int | None, blocks: int, head_width: int | None
     ) -> None:
         super().__init__()
-        self.hear = None if coarser is None else _Conv(coarser, base, 1, bias=False)
+        self.hear = None if coarser is None else Conv(coarser, base, 1, bias=False)
         self.blocks = nn.ModuleList(
-            _Block(width if block else base, width, base, head_width) for block in range(blocks)
+            Block(width if block else base, width, base, head_width) for block in range(blocks)
         )
 
-    def each(self) -> list["_Block"]:
+    def each(self) -> list[Block]:
         """The blocks in their order."""
-        return [block for block in self.blocks if isinstance(block, _Block)]
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     def forward(
         self, t: Tensor, y: Tensor, heard: Tensor | None, vectors: Iterator[Tensor]
@@ -194,127 +188,9 @@ class _Level(nn.Module):
         return to_t, to_y, self.hear.pullback(to_doubled), to_e
 
 
-class _Conv(nn.Conv2d):
-    """A convolution that keeps the size, with its transpose."""
-
-    def __init__(self, width_in: int, width: int, kernel: int, bias: bool = True) -> None:
-        super().__init__(width_in, width, kernel, padding=kernel // 2, bias=bias)
-
-    def pullback(self, grad: Tensor) -> Tensor:
-        if self.kernel_size == (1, 1):  # of a small batch PyTorch's transpose makes a copy
-            return F.conv2d(grad, self.weight.transpose(0, 1))
-        return F.conv_transpose2d(grad, self.weight, padding=self.padding)  # type: ignore[arg-type]
-
-
-class _NormSiLU(nn.Module):
-    """silu of GroupNorm, scaled and shifted per channel by noise and label.
-
-    Attributes:
-        size: entries of the conditioning vector.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.size, self.groups, self.eps = 2 * channels, groups_of(channels), eps
-
-    def forward(self, x: Tensor, e: Tensor) -> tuple[Tensor, Saved]:
-        scale, shift = e.expand(len(x), -1).chunk(2, 1)
-        return groupnorm_silu_saving(x, 1 + scale, shift, self.groups, self.eps)
-
-    def pullback(self, grad: Tensor, saved: Saved) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The cotangents of x and of the halves of e."""
-        to_x, *halves = groupnorm_silu_pullback(grad, saved)
-        return to_x, tuple(halves)
-
-
-class _Block(nn.Module):
-    """h' = √½ skip h + conv(silu(norm(conv y))), perhaps attention, y' = silu(norm h').
-
-    Attributes:
-        size: entries of the conditioning vector, of both norms.
-        readout: the terms of φ on y'.
-    """
-
-    def __init__(self, width_in: int, width: int, base: int, head_width: int | None) -> None:
-        super().__init__()
-        self.first, self.second = _Conv(width_in, width, 3), _Conv(width, width, 3)
-        nn.init.zeros_(self.second.weight)
-        self.skip = _Conv(width_in, width, 1) if width_in != width else None
-        self.attention = _attention(width, head_width) if head_width else None
-        self.inner, self.norm = _NormSiLU(width), _NormSiLU(width)
-        self.size = self.inner.size + self.norm.size
-        self.readout = _Readout(width, base)
-
-    def forward(self, h: Tensor, y: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """h', y', and what ``pullback`` needs."""
-        of_inner, of_norm = e.chunk(2, 1)
-        inner, saved = self.inner(self.first(y), of_inner)
-        h = self.second(inner).add_(h if self.skip is None else self.skip(h), alpha=SHARE)
-        attended = None
-        if self.attention is not None:
-            tokens = h.flatten(2).mT
-            z, r = rms_norm(tokens)
-            update, kept = self.attention(z, e)
-            h, attended = (tokens + update).mT.reshape(h.shape), (z, r, kept)
-        y, normed = self.norm(h, of_norm)
-        return h, y, (saved, attended, normed)
-
-    def pullback(
-        self, to_h: Tensor | None, to_y: Tensor, saved: Any
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """The cotangents of h, y and the quarters of e from those of h', if it goes on, and y'."""
-        inner, attended, normed = saved
-        grad, of_norm = self.norm.pullback(to_y, normed)
-        grad = grad if to_h is None else grad.add_(to_h, alpha=SHARE)
-        if self.attention is not None:
-            z, r, kept = attended
-            tokens = grad.flatten(2).mT
-            to_z, _ = self.attention.pullback(tokens, kept)
-            grad = (tokens + rms_norm_pullback(to_z, z, r)).mT.reshape(grad.shape)
-        to_first, of_inner = self.inner.pullback(self.second.pullback(grad), inner)
-        through = grad if self.skip is None else self.skip.pullback(grad)
-        return through, self.first.pullback(to_first), (*of_inner, *of_norm)
-
-
-class _Readout(nn.Module):
-    """⟨W y, t⟩ + ⟨w, y²⟩, summed over pixels."""
-
-    def __init__(self, width: int, base: int) -> None:
-        super().__init__()
-        self.inner = _Conv(width, base, 1, bias=False)
-        nn.init.normal_(self.inner.weight, std=0.1 * width**-0.5)
-        self.memory = nn.Parameter(0.02 * torch.randn(width, 1, 1))
-
-    def forward(self, y: Tensor) -> Tensor:
-        """The cotangent W y of t."""
-        return self.inner(y)
-
-    def memory_term(self, y: Tensor) -> Tensor:
-        """⟨w, y²⟩, (B,)."""
-        squares = y.square().sum((2, 3), dtype=_wide(y))
-        return (squares * self.memory.flatten()).sum(1)
-
-    def pullback(self, y: Tensor, t: Tensor) -> Tensor:
-        """The cotangent of y."""
-        return torch.addcmul(self.inner.pullback(t), self.memory, y, value=2)
-
-
-def _attention(width: int, head_width: int) -> Attention:
-    head_width = min(head_width, width)
-    require_divisible("channels", width, "head_width", head_width)
-    attention = Attention(width, width // head_width)
-    nn.init.zeros_(attention.project)
-    return attention
-
-
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Of each sample, (B,)."""
-    return (a * b).sum((1, 2, 3), dtype=_wide(a))
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    """In which sums are taken: float32 at least."""
-    return torch.promote_types(x.dtype, torch.float32)
+    return (a * b).sum((1, 2, 3), dtype=wide(a))
 
 
 def _pyramid(x: Tensor, levels: int) -> list[Tensor]:
