@@ -72,6 +72,13 @@ class EnergyDenoiser(Energy):
         phi, to_u = self.potential.value_and_grad(u, _noise_input(sigma), label)
         return self._energy(u, variance, sigma, phi), self._grad(u, variance, sigma, to_u)
 
+    def grad(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
+        if self.compiler is not None or not isinstance(self.potential, ScalarOutput):
+            return super().grad(x, sigma, label)
+        u, variance = _scale_input(x, sigma, self.sigma_data)
+        to_u = self.potential.grad(u, _noise_input(sigma), label)
+        return self._grad(u, variance, sigma, to_u)
+
     @compilable
     def gradients(
         self, x: Tensor, sigma: Tensor, label: Tensor | None

@@ -215,6 +215,10 @@ class Energy(Denoiser):
         energy, grad = value_and_derivatives(lambda x: self.forward(x, sigma, label), x)
         return energy, grad
 
+    def grad(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
+        """∇E behind the gate, as :meth:`gradient`, for whoever does not ask for E."""
+        return self.gradient(x, sigma, label)[1]
+
     def gradients(
         self, x: Tensor, sigma: Tensor, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -226,11 +230,14 @@ class Energy(Denoiser):
 
     def score(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """∇ log p_σ(x) = −∇E, like ``x``."""
-        return -self.value_and_grad(x, sigma, label)[1]
+        with self._gate(x, sigma, label) as arguments:
+            grad = self.grad(*arguments)
+        return -grad
 
     def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         """D = x − σ²∇E (Tweedie's formula)."""
-        grad = self.value_and_grad(x, sigma, label)[1]
+        with self._gate(x, sigma, label) as arguments:
+            grad = self.grad(*arguments)
         return x - per_sample(sigma, x).square() * grad
 
     def noise_derivative(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:

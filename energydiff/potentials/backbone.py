@@ -48,6 +48,10 @@ class ScalarNetwork(Network):
         """φ (B,) and ∇φ (like u), both made of differentiable operations: training goes through
         them by one ordinary backward."""
 
+    def grad(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        """∇φ, as above; to be written where φ itself can be left out."""
+        return self.value_and_grad(u, c, label)[1]
+
     @abstractmethod
     def value_and_grads(
         self, u: Tensor, c: Tensor, label: Tensor | None = None

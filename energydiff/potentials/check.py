@@ -150,6 +150,10 @@ class _Check:
         ends = self.phi(self.u + STEP * self.v), self.phi(self.u - STEP * self.v)
         slope = (ends[0] - ends[1]) / (2 * STEP)
         mine = (self.gradient(self.u) * self.v).flatten(1).sum(1)
+        if isinstance(self.network, ScalarNetwork):
+            alone = self.network.grad(self.u, *self.conditions(3))
+            if _differ(alone, self.gradient(self.u)) > TOLERANCE:
+                self.refuse("its grad is not the gradient of its value_and_grad")
         if _differ(mine, slope) > TOLERANCE:
             self.refuse(
                 "its gradient is not that of its value: something on the way from u is cut off"

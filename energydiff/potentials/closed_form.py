@@ -6,7 +6,7 @@ step went. Written out:
 
     GELU         y = xΦ(x), y' = Φ(x) + xφ(x), y'' = φ(x)(2 − x²)
     layer norm   n = r(h − mean h),  ∂h = P(∂n) = r (∂n − mean(∂n) − n mean(∂n n)), P symmetric
-    attention    A = softmax(s QKᵀ),  Y = AV,  ∂A = ∂Y Vᵀ,  ∂S = A∘(∂A − rowsum(∂A∘A))
+    attention    A = softmax(QKᵀ),  Y = AV,  ∂A = ∂Y Vᵀ,  ∂S = A∘(∂A − rowsum(∂A∘A))
 
 so each second derivative applies the first once more and differentiates what it was made of. All
 are twice differentiable; a third derivative raises. Means are over the last axis.
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energydiff.potentials.last_derivative import last_derivative
+from energydiff.potentials.last_derivative import last_derivative, recording
 
 aten = torch.ops.aten
 
@@ -40,11 +40,26 @@ def normalise(h: Tensor, eps: float = 1e-5) -> Tensor:
     return _Normalise.apply(h.contiguous(), eps)[0]
 
 
+Attended = tuple[Tensor, Tensor, Tensor, Tensor]  # Q = q/√d, K, V and A
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(qkᵀ/√d) v over (…, tokens, d); fused kernels have no second derivative."""
-    if torch.compiler.is_compiling():
-        return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v
-    return _Attend.apply(q.contiguous(), k.contiguous(), v.contiguous())[0]
+    return attend_saving(q, k, v)[0]
+
+
+def attend_saving(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Attended]:
+    """:func:`attend`, and what :func:`attend_pullback` needs."""
+    q, k, v = q.contiguous() * q.shape[-1] ** -0.5, k.contiguous(), v.contiguous()
+    y, a = (_Attend.apply if recording() else _Attend.forward)(q, k, v)
+    return y, (q, k, v, a)
+
+
+def attend_pullback(grad: Tensor, saved: Attended) -> tuple[Tensor, Tensor, Tensor]:
+    """Cotangents of q, k and v from that of the result; once differentiable."""
+    apply = _AttendBackward.apply if recording() else _AttendBackward.forward
+    to_q, to_k, to_v, *_ = apply(grad, *saved)
+    return to_q * to_q.shape[-1] ** -0.5, to_k, to_v
 
 
 def _one_precision(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,35 +156,53 @@ def _project(grad: Tensor, h: Tensor, mean: Tensor, r: Tensor) -> Tensor:
 
 
 class _Attend(torch.autograd.Function):
+    """(Q, K, V) to Y and A."""
+
     @staticmethod
     @_one_precision
     def forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        a = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
+        a = torch.softmax(q @ k.mT, dim=-1)
         return a @ v, a
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)  # or A gets a cotangent of N × N zeros
         ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None, of_a: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+        if of_a is not None:  # from a second derivative
+            return _of_output_and_weights(ctx, grad, of_a)
         if grad is None:
             return None, None, None
         return _AttendBackward.apply(grad, *ctx.saved_tensors)[:3]
 
 
+@last_derivative
+@_one_precision
+def _of_output_and_weights(ctx: Any, grad: Tensor | None, of_a: Tensor) -> tuple[Tensor, ...]:
+    """Cotangents of Q, K and V from those of Y and A."""
+    q, k, v, a = ctx.saved_tensors
+    grad = torch.zeros_like(a @ v) if grad is None else grad
+    return _attend_backward(grad, q, k, v, a, (grad @ v.mT).add_(of_a))[:3]
+
+
+def _attend_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, grad_a: Tensor
+) -> tuple[Tensor, ...]:
+    """∂Q, ∂K, ∂V and ∂S."""
+    grad_s = aten._softmax_backward_data(grad_a, a, -1, a.dtype)
+    return grad_s @ k, grad_s.mT @ q, a.mT @ grad, grad_s
+
+
 class _AttendBackward(torch.autograd.Function):
-    """(∂Y, Q, K, V) to (∂Q, ∂K, ∂V); A comes along from the forward pass."""
+    """(∂Y, Q, K, V, A) to (∂Q, ∂K, ∂V)."""
 
     @staticmethod
     @_one_precision
     def forward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         grad_a = grad @ v.mT
-        grad_s = aten._softmax_backward_data(grad_a, a, -1, a.dtype)
-        grad_s.mul_(q.shape[-1] ** -0.5)
-        return grad_s @ k, grad_s.mT @ q, a.mT @ grad, grad_a, grad_s
+        return *_attend_backward(grad, q, k, v, a, grad_a), grad_a
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -183,27 +216,25 @@ class _AttendBackward(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, to_q: Tensor | None, to_k: Tensor | None, to_v: Tensor | None, *_: Any
     ) -> Any:
-        """Cotangents of (∂Q, ∂K, ∂V) to those of (∂Y, Q, K, V)."""
-        grad, q, k, v, a, grad_a, grad_s = ctx.saved_tensors
+        """Cotangents of (∂Q, ∂K, ∂V) to those of (∂Y, Q, K, V, A)."""
+        grad, q, k, v, a, grad_s, grad_a = ctx.saved_tensors
         to_q = torch.zeros_like(q) if to_q is None else to_q
         to_k = torch.zeros_like(k) if to_k is None else to_k
         to_v = torch.zeros_like(v) if to_v is None else to_v
-        scale = q.shape[-1] ** -0.5
 
-        # t is the cotangent of ∂S, w that of ∂A at fixed A.
-        t = (to_q @ k.mT).add_(q @ to_k.mT).mul_(scale)
+        # t is the cotangent of ∂S, w that of ∂A.
+        t = (to_q @ k.mT).add_(q @ to_k.mT)
         row = (t * a).sum(-1, keepdim=True)
         w = aten._softmax_backward_data(t, a, -1, a.dtype)
 
-        # What reaches A: through ∂V = Aᵀ∂Y and through both places in ∂S; then through the softmax.
-        via_a = grad @ to_v.mT
-        via_a.addcmul_(t, grad_a - (grad_a * a).sum(-1, keepdim=True))
-        via_a.addcmul_(grad_a, row, value=-1)
-        via_s = aten._softmax_backward_data(via_a, a, -1, a.dtype).mul_(scale)
+        # A stands in ∂V = Aᵀ∂Y and in both places in ∂S.
+        of_a = grad @ to_v.mT
+        of_a.addcmul_(t, grad_a - (grad_a * a).sum(-1, keepdim=True))
+        of_a.addcmul_(grad_a, row, value=-1)
         return (
             (w @ v).add_(a @ to_v),
-            (grad_s @ to_k).add_(via_s @ k),
-            (grad_s.mT @ to_q).add_(via_s.mT @ q),
+            grad_s @ to_k,
+            grad_s.mT @ to_q,
             w.mT @ grad,
-            None,
+            of_a,
         )

@@ -21,17 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energydiff.potentials.backbone import require_divisible, require_image
+from energydiff.potentials.backbone import require_image
 from energydiff.potentials.conditioned_scalar import ConditionedScalar
-from energydiff.potentials.groupnorm_silu import (
-    Saved,
-    groupnorm_silu_pullback,
-    groupnorm_silu_saving,
-)
-from energydiff.potentials.token_blocks import Attention, rms_norm, rms_norm_pullback
-from energydiff.potentials.unet import groups_of, require_levels
-
-SHARE = 0.5**0.5  # of a sum of two, which keeps its variance
+from energydiff.potentials.energy_unet_blocks import SHARE, Block, Conv, NormSiLU, wide
+from energydiff.potentials.groupnorm_silu import Saved
+from energydiff.potentials.unet import require_levels
 
 
 class EnergyUNet(ConditionedScalar):
@@ -63,8 +57,8 @@ class EnergyUNet(ConditionedScalar):
         require_image("EnergyUNet", shape)
         require_levels(shape, len(multipliers))
         self.shape, self.num_classes = tuple(shape), num_classes
-        self.input = _Conv(shape[0], channels, 3)
-        self.start = _NormSiLU(channels)
+        self.input = Conv(shape[0], channels, 3)
+        self.start = NormSiLU(channels)
         widths = [channels * multiplier for multiplier in multipliers]
         self.levels = nn.ModuleList()
         for depth, width in enumerate(widths):
@@ -74,39 +68,53 @@ class EnergyUNet(ConditionedScalar):
         self.condition(4 * channels, [self.start.size, *(block.size for block in self.blocks())])
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def blocks(self) -> list["_Block"]:
+    def blocks(self) -> list[Block]:
         """All of them, from the coarsest level."""
         return [block for level in reversed(self._levels()) for block in level.each()]
 
     def value(self, u: Tensor, e: Sequence[Tensor]) -> Tensor:
-        return self._climb(u, e)[0]
+        return self._total(self._climb(u, e)[0])
 
     def pull(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        phi, passed, first = self._climb(u, e)
-        to_ts, to_ys, to_heard, to_e = [], [], None, []
-        for level, kept in zip(self._levels(), reversed(passed), strict=True):
-            to_t, to_y, to_heard, of_blocks = level.pullback(to_heard, kept)
-            to_ts.append(to_t)
-            to_ys.append(to_y)
-            to_e += of_blocks
-        to_t, of_start = self.start.pullback(_from_pyramid(to_ys), first)
-        to_u = self.input.pullback(to_t + _from_pyramid(to_ts))
-        return phi, to_u, [of_start, *reversed(to_e)]
+        passed, first = self._climb(u, e)
+        phi = self._total(passed)
+        to_u, to_e = self._descend(passed, first)
+        return phi, to_u, [torch.cat(parts, 1) for parts in to_e]
 
-    def _climb(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, list["_Passed"], Saved]:
-        """φ, what every level keeps for the reverse pass, from the coarsest, and what the first
-        norm does."""
+    def grad(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        return self._descend(*self._climb(u, self.conditioning(c, label)))[0]
+
+    def _climb(self, u: Tensor, e: Sequence[Tensor]) -> tuple[list["_Passed"], Saved]:
+        """What every level keeps, from the coarsest, and what the first norm does."""
         of_start, *of_blocks = e
         t = self.input(u.contiguous(memory_format=torch.channels_last))
         y, first = self.start(t, of_start)
         levels = self._levels()
         ts, ys = (_pyramid(x, len(levels)) for x in (t, y))
-        phi, passed, heard, vectors = [], [], None, iter(of_blocks)
-        for level, t, y in reversed(list(zip(levels, ts, ys, strict=True))):
-            of_level, heard, kept = level(t, y, heard, vectors)
-            phi.append(of_level)
+        passed, heard, vectors = [], None, iter(of_blocks)
+        for level in reversed(levels):
+            heard, kept = level(ts.pop(), ys.pop(), heard, vectors)
             passed.append(kept)
-        return torch.stack(phi).sum(0), passed, first
+        return passed, first
+
+    def _total(self, passed: Sequence["_Passed"]) -> Tensor:
+        """φ."""
+        levels = zip(reversed(self._levels()), passed, strict=True)
+        return torch.stack([level.value(kept) for level, kept in levels]).sum(0)
+
+    def _descend(
+        self, passed: list["_Passed"], first: Saved
+    ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        """∂φ/∂u and ∂φ/∂e, each in parts; what was kept is freed on the way."""
+        to_ts, to_ys, to_heard, to_e = [], [], None, []
+        for level in self._levels():
+            to_t, to_y, to_heard, of_blocks = level.pullback(to_heard, passed.pop())
+            to_ts.append(to_t)
+            to_ys.append(to_y)
+            to_e += of_blocks
+        to_t, of_start = self.start.pullback(_from_pyramid(to_ys, SHARE), first)
+        to_u = self.input.pullback(to_t.add_(_from_pyramid(to_ts)))
+        return to_u, [of_start, *reversed(to_e)]
 
     def _levels(self) -> list["_Level"]:
         """From the finest."""
@@ -115,8 +123,8 @@ class EnergyUNet(ConditionedScalar):
 
 @dataclass(frozen=True)
 class _Passed:
-    """What a level keeps for the reverse pass: t, ∂φ/∂t, and y after each block with what that
-    keeps."""
+    """What a level keeps for φ and its reverse pass: t, ∂φ/∂t, and y after each block with what
+    that keeps."""
 
     t: Tensor
     to_t: Tensor
@@ -130,165 +138,59 @@ class _Level(nn.Module):
         self, base: int, width: int, coarser: int | None, blocks: int, head_width: int | None
     ) -> None:
         super().__init__()
-        self.hear = None if coarser is None else _Conv(coarser, base, 1, bias=False)
+        self.hear = None if coarser is None else Conv(coarser, base, 1, bias=False)
         self.blocks = nn.ModuleList(
-            _Block(width if block else base, width, base, head_width) for block in range(blocks)
+            Block(width if block else base, width, base, head_width) for block in range(blocks)
         )
 
-    def each(self) -> list["_Block"]:
+    def each(self) -> list[Block]:
         """The blocks in their order."""
-        return [block for block in self.blocks if isinstance(block, _Block)]
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     def forward(
         self, t: Tensor, y: Tensor, heard: Tensor | None, vectors: Iterator[Tensor]
-    ) -> tuple[Tensor, Tensor, _Passed]:
-        """φ of the level, its last y, and what ``pullback`` needs."""
+    ) -> tuple[Tensor, _Passed]:
+        """Its last y, and what ``value`` and ``pullback`` need."""
         if self.hear is not None and heard is not None:
-            y = torch.add(_double(SHARE * self.hear(heard)), y, alpha=SHARE)
-        h, phi, reads, passed = t, [], [], []
+            y = _double(SHARE * self.hear(heard)).add_(y, alpha=SHARE)
+        h, to_t, passed = t, None, []
         for block in self.each():
             h, y, saved = block(h, y, next(vectors))
-            memory, read = block.readout(y)
-            phi.append(memory)
-            reads.append(read)
+            read = block.readout(y)
+            to_t = read if to_t is None else to_t.add_(read)
             passed.append((y, saved))
-        to_t = sum(reads[1:], reads[0])
-        phi.append(_dot(to_t, t))
-        return torch.stack(phi).sum(0), y, _Passed(t, to_t, passed)
+        assert to_t is not None
+        return y, _Passed(t, to_t, passed)
+
+    def value(self, passed: _Passed) -> Tensor:
+        """Its terms of φ, (B,)."""
+        memories = zip(self.each(), passed.blocks, strict=True)
+        terms = [block.readout.memory_term(y) for block, (y, _) in memories]
+        return torch.stack([*terms, _dot(passed.to_t, passed.t)]).sum(0)
 
     def pullback(
         self, to_y: Tensor | None, passed: _Passed
-    ) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor, Tensor | None, list[tuple[Tensor, ...]]]:
         """The cotangents of t, y, what was heard and the blocks' vectors, the last block's first,
         from that of the last y; ``None`` at the finest level."""
         to_h, to_e = None, []
-        for block, (y, saved) in zip(reversed(self.each()), reversed(passed.blocks), strict=True):
+        for block in reversed(self.each()):
+            y, saved = passed.blocks.pop()
             read = block.readout.pullback(y, passed.t)
-            to_y = read if to_y is None else to_y + read
+            to_y = read if to_y is None else read.add_(to_y)
             to_h, to_y, to_vector = block.pullback(to_h, to_y, saved)
             to_e.append(to_vector)
         assert to_h is not None and to_y is not None
-        to_t = passed.to_t + to_h
+        to_t = torch.add(passed.to_t, to_h, alpha=SHARE)
         if self.hear is None:
             return to_t, to_y, None, to_e
-        to_y = SHARE * to_y
-        return to_t, to_y, self.hear.pullback(F.avg_pool2d(to_y, 2, divisor_override=1)), to_e
-
-
-class _Conv(nn.Conv2d):
-    """A convolution that keeps the size, with its transpose."""
-
-    def __init__(self, width_in: int, width: int, kernel: int, bias: bool = True) -> None:
-        super().__init__(width_in, width, kernel, padding=kernel // 2, bias=bias)
-
-    def pullback(self, grad: Tensor) -> Tensor:
-        return F.conv_transpose2d(grad, self.weight, padding=self.padding)  # type: ignore[arg-type]
-
-
-class _NormSiLU(nn.Module):
-    """silu of GroupNorm, scaled and shifted per channel by noise and label.
-
-    Attributes:
-        size: entries of the conditioning vector.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.size, self.groups, self.eps = 2 * channels, groups_of(channels), eps
-
-    def forward(self, x: Tensor, e: Tensor) -> tuple[Tensor, Saved]:
-        scale, shift = e.expand(len(x), -1).chunk(2, 1)
-        return groupnorm_silu_saving(x, 1 + scale, shift, self.groups, self.eps)
-
-    def pullback(self, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
-        """The cotangents of x and e."""
-        to_x, *to_e = groupnorm_silu_pullback(grad, saved)
-        return to_x, torch.cat(to_e, 1)
-
-
-class _Block(nn.Module):
-    """h' = √½ skip h + conv(silu(norm(conv y))), perhaps attention, y' = silu(norm h').
-
-    Attributes:
-        size: entries of the conditioning vector, of both norms.
-        readout: the terms of φ on y'.
-    """
-
-    def __init__(self, width_in: int, width: int, base: int, head_width: int | None) -> None:
-        super().__init__()
-        self.first, self.second = _Conv(width_in, width, 3), _Conv(width, width, 3)
-        nn.init.zeros_(self.second.weight)
-        self.skip = _Conv(width_in, width, 1) if width_in != width else None
-        self.attention = _attention(width, head_width) if head_width else None
-        self.inner, self.norm = _NormSiLU(width), _NormSiLU(width)
-        self.size = self.inner.size + self.norm.size
-        self.readout = _Readout(width, base)
-
-    def forward(self, h: Tensor, y: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """h', y', and what ``pullback`` needs."""
-        of_inner, of_norm = e.chunk(2, 1)
-        inner, saved = self.inner(self.first(y), of_inner)
-        h = torch.add(self.second(inner), h if self.skip is None else self.skip(h), alpha=SHARE)
-        attended = None
-        if self.attention is not None:
-            tokens = h.flatten(2).mT
-            z, r = rms_norm(tokens)
-            update, kept = self.attention(z, e)
-            h, attended = (tokens + update).mT.reshape(h.shape), (z, r, kept)
-        y, normed = self.norm(h, of_norm)
-        return h, y, (saved, attended, normed)
-
-    def pullback(self, to_h: Tensor | None, to_y: Tensor, saved: Any) -> tuple[Tensor, ...]:
-        """The cotangents of h, y and e from those of h', if it goes on, and y'."""
-        inner, attended, normed = saved
-        grad, of_norm = self.norm.pullback(to_y, normed)
-        grad = grad if to_h is None else to_h + grad
-        if self.attention is not None:
-            z, r, kept = attended
-            tokens = grad.flatten(2).mT
-            to_z, _ = self.attention.pullback(tokens, kept)
-            grad = (tokens + rms_norm_pullback(to_z, z, r)).mT.reshape(grad.shape)
-        to_first, of_inner = self.inner.pullback(self.second.pullback(grad), inner)
-        through = SHARE * grad
-        through = through if self.skip is None else self.skip.pullback(through)
-        return through, self.first.pullback(to_first), torch.cat([of_inner, of_norm], 1)
-
-
-class _Readout(nn.Module):
-    """⟨W y, t⟩ + ⟨w, y²⟩, summed over pixels."""
-
-    def __init__(self, width: int, base: int) -> None:
-        super().__init__()
-        self.inner = _Conv(width, base, 1, bias=False)
-        nn.init.normal_(self.inner.weight, std=0.1 * width**-0.5)
-        self.memory = nn.Parameter(0.02 * torch.randn(width, 1, 1))
-
-    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """⟨w, y²⟩ and the cotangent W y of t."""
-        squares = y.square().sum((2, 3), dtype=_wide(y))
-        return (squares * self.memory.flatten()).sum(1), self.inner(y)
-
-    def pullback(self, y: Tensor, t: Tensor) -> Tensor:
-        """The cotangent of y."""
-        return torch.addcmul(self.inner.pullback(t), self.memory, y, value=2)
-
-
-def _attention(width: int, head_width: int) -> Attention:
-    head_width = min(head_width, width)
-    require_divisible("channels", width, "head_width", head_width)
-    attention = Attention(width, width // head_width)
-    nn.init.zeros_(attention.project)
-    return attention
+        to_doubled = SHARE * F.avg_pool2d(to_y, 2, divisor_override=1)
+        return to_t, to_y, self.hear.pullback(to_doubled), to_e
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Of each sample, (B,)."""
-    return (a * b).flatten(1).sum(1, dtype=_wide(a))
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    """In which sums are taken: float32 at least."""
-    return torch.promote_types(x.dtype, torch.float32)
+    return (a * b).sum((1, 2, 3), dtype=wide(a))
 
 
 def _pyramid(x: Tensor, levels: int) -> list[Tensor]:
@@ -299,11 +201,11 @@ def _pyramid(x: Tensor, levels: int) -> list[Tensor]:
     return pyramid
 
 
-def _from_pyramid(grads: Sequence[Tensor]) -> Tensor:
-    """The transpose of :func:`_pyramid`."""
+def _from_pyramid(grads: Sequence[Tensor], share: float = 1.0) -> Tensor:
+    """The transpose of :func:`_pyramid`, of all but the coarsest a share."""
     *finer, total = grads
     for grad in reversed(finer):
-        total = torch.add(grad, _double(total), alpha=0.25)
+        total = _double(0.25 * total).add_(grad, alpha=share)
     return total
 
 

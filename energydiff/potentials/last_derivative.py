@@ -12,6 +12,12 @@ import torch
 from torch import Tensor
 
 
+def recording() -> bool:
+    """Whether autograd keeps a graph, so that a function with its own backward is worth its call;
+    the compiler differentiates for itself."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def last_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Decorates ``backward`` of an autograd function: differentiating its results raises."""
 

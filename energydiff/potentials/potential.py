@@ -119,6 +119,10 @@ class ScalarOutput(Potential):
         phi, grad = self.backbone.value_and_grad(u, c, label)
         return phi.to(u.dtype), grad.to(u.dtype)
 
+    def grad(self, u: Tensor, c: Tensor, label: Tensor | None) -> Tensor:
+        """∇φ, like u, where φ is not asked for."""
+        return self.backbone.grad(u, c, label).to(u.dtype)
+
     def value_and_grads(
         self, u: Tensor, c: Tensor, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from energydiff.errors import UserError
 from energydiff.potentials.backbone import require_divisible
+from energydiff.potentials.closed_form import attend_pullback, attend_saving
 
 EPS = 1e-5
 
@@ -96,18 +97,14 @@ class Attention(TokenBlock):
         self.project = nn.Parameter(0.5 * torch.randn(width, width) * width**-0.5)
 
     def forward(self, y: Tensor, e: Tensor) -> tuple[Tensor, Any]:
-        q, k, v = rearrange(y @ self.qkv, "b t (n h d) -> n b h t d", n=3, h=self.heads)
-        q = q * q.shape[-1] ** -0.5
-        a = torch.softmax(q @ k.mT, -1)
-        return rearrange(a @ v, "b h t d -> b t (h d)") @ self.project, (q, k, v, a)
+        heads = rearrange(y @ self.qkv, "b t (n h d) -> n b h t d", n=3, h=self.heads)
+        mixed, saved = attend_saving(*heads)
+        return rearrange(mixed, "b h t d -> b t (h d)") @ self.project, saved
 
     def pullback(self, grad: Tensor, saved: Any) -> tuple[Tensor, Tensor]:
-        q, k, v, a = saved
         mixed = rearrange(grad @ self.project.T, "b t (h d) -> b h t d", h=self.heads)
-        grad_a = mixed @ v.mT
-        grad_s = a * (grad_a - (a * grad_a).sum(-1, keepdim=True))
-        parts = torch.stack([grad_s @ k * q.shape[-1] ** -0.5, grad_s.mT @ q, a.mT @ mixed])
-        to_y = rearrange(parts, "n b h t d -> b t (n h d)") @ self.qkv.T
+        to_heads = torch.stack(attend_pullback(mixed, saved))
+        to_y = rearrange(to_heads, "n b h t d -> b t (n h d)") @ self.qkv.T
         return to_y, grad.new_empty(len(grad), 0)
 
 

@@ -142,8 +142,15 @@ class Quartic(ScalarNetwork):
         return *self.value_and_grad(u, c), torch.zeros_like(c)
 
 
+class TwoGradients(Quartic):
+    def grad(self, u, c, label=None):
+        return 2 * super().grad(u, c)
+
+
 def test_a_gradient_of_something_else_is_found() -> None:
     require_smooth(Quartic())
+    with pytest.raises(UserError, match="its grad is not the gradient of its value_and_grad"):
+        require_smooth(TwoGradients())
     with pytest.raises(UserError, match="value_and_grad is not the gradient of its forward"):
         require_smooth(Quartic(factor=2.0))
     with pytest.raises(UserError, match="second derivative is not that of its gradient"):

@@ -86,6 +86,15 @@ def test_the_written_out_gradient_is_autograds(
 
 
 @every_design
+def test_the_gradient_alone_is_the_same(design: str) -> None:
+    net, (u, c, label) = network(design, torch.float64), arguments(torch.float64)
+    recorded = net.grad(u, c, label)
+    assert torch.equal(recorded, net.value_and_grad(u, c, label)[1])
+    with torch.no_grad():
+        assert_close(net.grad(u, c, label), recorded, rtol=1e-12, atol=1e-14)
+
+
+@every_design
 def test_training_through_it_is_training_through_a_double_backward(
     design: str,
 ) -> None:
