@@ -1,16 +1,16 @@
 """The shape of V(·, σ): critical points and how they hang together, curvature, asymmetry."""
 
 from energydiff.landscape.asymmetry import jacobian_asymmetry
-from energydiff.landscape.branches import Branch
-from energydiff.landscape.connections import Connection, saddle_connections
+from energydiff.landscape.bifurcations.branches import Branch
+from energydiff.landscape.bifurcations.connections import Connection, saddle_connections
+from energydiff.landscape.bifurcations.cusps import Cusp, FoldCurve, fold_curve
+from energydiff.landscape.bifurcations.diagram import Diagram, bifurcation_diagram
+from energydiff.landscape.bifurcations.events import Event
+from energydiff.landscape.bifurcations.families import Energies, Homotopy, Noise
+from energydiff.landscape.bifurcations.learning import Step, learning_landscape
 from energydiff.landscape.critical import CriticalPoints, critical_points, examine
 from energydiff.landscape.curvature import Curvature, curvature
-from energydiff.landscape.cusps import Cusp, FoldCurve, fold_curve
-from energydiff.landscape.diagram import Diagram, bifurcation_diagram
-from energydiff.landscape.events import Event
 from energydiff.landscape.exploration import Effort, Landscape, explore, minima
-from energydiff.landscape.families import Energies, Homotopy, Noise
-from energydiff.landscape.learning import Step, learning_landscape
 from energydiff.landscape.morse import MorseGraph, morse_graph
 from energydiff.landscape.search import descend, newton
 from energydiff.landscape.surface import Surface

@@ -12,11 +12,11 @@ from torch.testing import assert_close
 
 from energydiff.energies import EmpiricalData, GaussianMixture
 from energydiff.errors import UserError
-from energydiff.landscape.connections import saddle_connections
+from energydiff.landscape.bifurcations.connections import saddle_connections
+from energydiff.landscape.bifurcations.cusps import fold_curve
+from energydiff.landscape.bifurcations.diagram import Diagram, bifurcation_diagram
+from energydiff.landscape.bifurcations.families import Energies, Noise
 from energydiff.landscape.critical import distinct
-from energydiff.landscape.cusps import fold_curve
-from energydiff.landscape.diagram import Diagram, bifurcation_diagram
-from energydiff.landscape.families import Energies, Noise
 from energydiff.landscape.search import newton
 from energydiff.landscape.surface import Surface
 

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 from energydiff.energies import EmpiricalData
 from energydiff.errors import UserError
 from energydiff.landscape import branches
-from energydiff.landscape.branches import CriticalSystem, start
-from energydiff.landscape.continuation import (
+from energydiff.landscape.bifurcations.branches import CriticalSystem, start
+from energydiff.landscape.bifurcations.continuation import (
     Dense,
     Jacobian,
     Products,
@@ -20,7 +20,7 @@ from energydiff.landscape.continuation import (
     follow,
     locate,
 )
-from energydiff.landscape.families import Energies, Homotopy, Noise
+from energydiff.landscape.bifurcations.families import Energies, Homotopy, Noise
 from energydiff.landscape.surface import Surface
 
 

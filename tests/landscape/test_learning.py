@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
+from energydiff.landscape.bifurcations.learning import learning_landscape
 from energydiff.landscape.critical import CriticalPoints, examine
-from energydiff.landscape.learning import learning_landscape
 from energydiff.landscape.surface import Surface
 
 SIGMA = 0.7

@@ -15,9 +15,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.landscape.branches import Branch
-from energydiff.landscape.connections import Connection
-from energydiff.landscape.diagram import Diagram
+from energydiff.landscape.bifurcations.branches import Branch
+from energydiff.landscape.bifurcations.connections import Connection
+from energydiff.landscape.bifurcations.diagram import Diagram
 from energydiff.report.landscape.marks import colour, kind
 from energydiff.report.style import ALARM, INK, figure
 

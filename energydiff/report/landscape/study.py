@@ -10,11 +10,11 @@ from torch import Tensor
 from energydiff.data import Normalization
 from energydiff.files import write_json
 from energydiff.landscape.basins import basin_volume, recovery
-from energydiff.landscape.connections import saddle_connections
-from energydiff.landscape.diagram import bifurcation_diagram
+from energydiff.landscape.bifurcations.connections import saddle_connections
+from energydiff.landscape.bifurcations.diagram import bifurcation_diagram
+from energydiff.landscape.bifurcations.families import Noise
+from energydiff.landscape.bifurcations.learning import learning_landscape
 from energydiff.landscape.exploration import Landscape
-from energydiff.landscape.families import Noise
-from energydiff.landscape.learning import learning_landscape
 from energydiff.landscape.search import descend
 from energydiff.landscape.stability import structural_stability
 from energydiff.landscape.surface import Surface

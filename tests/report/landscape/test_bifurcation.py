@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from energydiff.energies import EmpiricalData
 from energydiff.errors import UserError
-from energydiff.landscape.connections import Connection
-from energydiff.landscape.diagram import Diagram, bifurcation_diagram
-from energydiff.landscape.families import Noise
+from energydiff.landscape.bifurcations.connections import Connection
+from energydiff.landscape.bifurcations.diagram import Diagram, bifurcation_diagram
+from energydiff.landscape.bifurcations.families import Noise
 from energydiff.landscape.surface import Surface
 from energydiff.report.landscape import bifurcation_plot
 from energydiff.report.landscape.bifurcation import (

@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import Tensor
 
-from energydiff.landscape.branches import CriticalSystem
-from energydiff.landscape.continuation import Curve, locate
+from energydiff.landscape.bifurcations.branches import CriticalSystem
+from energydiff.landscape.bifurcations.continuation import Curve, locate
+from energydiff.landscape.bifurcations.families import Family
+from energydiff.landscape.bifurcations.singular import branch_point
 from energydiff.landscape.critical import spectrum
-from energydiff.landscape.families import Family
-from energydiff.landscape.singular import branch_point
 
 POLISHED = 64  # dimensions up to which branch points are solved for as such
 

@@ -16,10 +16,10 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.landscape.branches import Branch, CriticalSystem, start
+from energydiff.landscape.bifurcations.branches import Branch, CriticalSystem, start
+from energydiff.landscape.bifurcations.diagram import Diagram
+from energydiff.landscape.bifurcations.families import Noise
 from energydiff.landscape.critical import CriticalPoints, examine
-from energydiff.landscape.diagram import Diagram
-from energydiff.landscape.families import Noise
 from energydiff.landscape.morse import morse_graph
 from energydiff.landscape.surface import Surface
 from energydiff.progress import with_progress

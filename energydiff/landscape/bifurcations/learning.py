@@ -14,10 +14,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.landscape.branches import CriticalSystem, start
-from energydiff.landscape.continuation import follow
+from energydiff.landscape.bifurcations.branches import CriticalSystem, start
+from energydiff.landscape.bifurcations.continuation import follow
+from energydiff.landscape.bifurcations.families import Homotopy
 from energydiff.landscape.critical import CriticalPoints, examine, merging_radius
-from energydiff.landscape.families import Homotopy
 from energydiff.landscape.search import newton
 from energydiff.landscape.surface import Surface
 

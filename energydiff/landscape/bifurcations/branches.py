@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.landscape.continuation import (
+from energydiff.landscape.bifurcations.continuation import (
     Curve,
     Dense,
     Jacobian,
@@ -15,8 +15,8 @@ from energydiff.landscape.continuation import (
     System,
     correct,
 )
+from energydiff.landscape.bifurcations.families import Family
 from energydiff.landscape.critical import DENSE, spectrum
-from energydiff.landscape.families import Family
 
 KEPT = 4  # lowest eigenvalues shown of each point
 

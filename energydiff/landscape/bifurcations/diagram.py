@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from energydiff.errors import UserError
-from energydiff.landscape.branches import Branch, CriticalSystem, branch, start
-from energydiff.landscape.continuation import Curve, correct, follow
+from energydiff.landscape.bifurcations.branches import Branch, CriticalSystem, branch, start
+from energydiff.landscape.bifurcations.continuation import Curve, correct, follow
+from energydiff.landscape.bifurcations.events import Event, events
+from energydiff.landscape.bifurcations.families import Family
 from energydiff.landscape.critical import distinct
-from energydiff.landscape.events import Event, events
-from energydiff.landscape.families import Family
 from energydiff.random import PROBE, keyed_normal
 
 SAME = 1e-4  # events closer than this, in z, are one

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from energydiff.landscape.branches import CriticalSystem
+from energydiff.landscape.bifurcations.branches import CriticalSystem
 
 STEP = 1e-5
 

@@ -14,12 +14,19 @@ from torch import Tensor
 
 from energydiff.energies.base import Energy
 from energydiff.errors import UserError
-from energydiff.landscape.branches import CriticalSystem
-from energydiff.landscape.continuation import Dense, Jacobian, System, correct, follow, locate
+from energydiff.landscape.bifurcations.branches import CriticalSystem
+from energydiff.landscape.bifurcations.continuation import (
+    Dense,
+    Jacobian,
+    System,
+    correct,
+    follow,
+    locate,
+)
+from energydiff.landscape.bifurcations.events import quadratic_coefficient
+from energydiff.landscape.bifurcations.families import Noise
+from energydiff.landscape.bifurcations.singular import differences
 from energydiff.landscape.critical import spectrum
-from energydiff.landscape.events import quadratic_coefficient
-from energydiff.landscape.families import Noise
-from energydiff.landscape.singular import differences
 from energydiff.landscape.surface import Surface
 
 
