@@ -55,7 +55,7 @@ highlight();
 // A critical point is chosen at a time: its image stands beside the graph.
 for (const plot of document.querySelectorAll("[data-landscape]")) {
   const images = data.landscapes[plot.dataset.landscape];
-  const point = plot.parentElement.querySelector(".point");
+  const point = plot.parentElement.querySelector(".critical");
   function show([number, words]) {
     point.querySelector("img").src = images[number];
     point.querySelector("p").textContent = words;

@@ -85,7 +85,7 @@ def test_pointing_at_a_saddle_shows_its_image(
     assert shown is not None
     write_page(models[:1], None, {}, tmp_path / "page.html", [shown])
     browser.get((tmp_path / "page.html").as_uri())
-    state = """const point = document.querySelector(".point");
+    state = """const point = document.querySelector(".critical");
         return [point.querySelector("img").src, point.querySelector("p").textContent];"""
     image, words = browser.execute_script(state)
     assert image == shown.images[0] and words.startswith("minimum")
