@@ -67,6 +67,8 @@ def learning_landscape(
         surfaces: of the checkpoints, in order.
         points: critical points of each at ``sigma``, as found.
         reach: farther than this, units of x, Newton's point is not believed to be the same.
+        followed: the highest index of points that are followed along the homotopy where Newton does
+            not find them again, which takes long; all if not given.
         unit: of a step along a homotopy, as of :class:`CriticalSystem`.
 
     Raises:
@@ -100,7 +102,8 @@ def track(
         kept = examine(second, search.x, sigma).index == index
         arrived[rows] = near.cpu() & kept
         there[rows] = search.x
-    rest = (~arrived).nonzero()[:, 0]
+    hard = ~arrived if followed is None else ~arrived & (before.index <= followed)
+    rest = hard.nonzero()[:, 0]
     if len(rest):
         there[rest], arrived[rest], fold[rest] = _homotopy(
             first, second, before.x[rest], sigma, unit
