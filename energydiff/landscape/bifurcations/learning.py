@@ -60,6 +60,7 @@ def learning_landscape(
     sigma: float,
     reach: float,
     unit: float = 1.0,
+    followed: int | None = None,
 ) -> list[Step]:
     """From each model of a run to the next.
 
@@ -67,9 +68,9 @@ def learning_landscape(
         surfaces: of the checkpoints, in order.
         points: critical points of each at ``sigma``, as found.
         reach: farther than this, units of x, Newton's point is not believed to be the same.
+        unit: of a step along a homotopy, as of :class:`CriticalSystem`.
         followed: the highest index of points that are followed along the homotopy where Newton does
             not find them again, which takes long; all if not given.
-        unit: of a step along a homotopy, as of :class:`CriticalSystem`.
 
     Raises:
         UserError: fewer than two models, or not as many sets of points.
@@ -80,7 +81,7 @@ def learning_landscape(
             f" {len(surfaces)} models and {len(points)} sets."
         )
     pairs = zip(surfaces[:-1], surfaces[1:], points[:-1], points[1:], strict=True)
-    return [track(a, b, before, after, sigma, reach, unit) for a, b, before, after in pairs]
+    return [track(*pair, sigma, reach, unit, followed) for pair in pairs]
 
 
 def track(
@@ -91,6 +92,7 @@ def track(
     sigma: float,
     reach: float,
     unit: float = 1.0,
+    followed: int | None = None,
 ) -> Step:
     """What became of the points of one model in another, as in :func:`learning_landscape`."""
     x = second.flat(before.x)

@@ -70,7 +70,7 @@ class Study:
         points = [one.points for one in (*before, self.found)]
         reach = self.sigma * self.surface.dim**0.5
         followed = None if self.surface.dim <= CONNECTED else 0
-        steps = learning_landscape(surfaces, points, self.sigma, reach, followed)
+        steps = learning_landscape(surfaces, points, self.sigma, reach, followed=followed)
         write_json(self.folder / "learning.json", [step.plain() for step in steps])
         return [
             f"From model {number} to {number + 1}: {int((step.partner >= 0).sum())} of"
