@@ -87,6 +87,8 @@ class FoldCurve:
         sigma, parameter: (m,).
         x: (m, \\*shape).
         quadratic: ⟨v, ∇³V v v⟩, (m,).
+        cusps: those passed.
+        ends: why it ends on either side: "bound" of p, "length", "closed" or "stuck".
     """
 
     sigma: Tensor
@@ -94,6 +96,7 @@ class FoldCurve:
     x: Tensor
     quadratic: Tensor
     cusps: list[Cusp]
+    ends: tuple[str, str]
 
 
 def fold_curve(
@@ -110,7 +113,7 @@ def fold_curve(
     """Follow a fold both ways as p varies, with the cusps that it passes.
 
     Args:
-        energies: from p to an energy with a landscape in σ; also its range of p may be any.
+        energies: from p to an energy, smooth in p to float64: build its tensors in that.
         x, sigma, parameter: the fold, (\\*shape), as an :class:`Event` tells it, at ``parameter``.
         bounds: least and greatest p.
         longest, unit, points: as of :func:`bifurcation_diagram`.
@@ -146,6 +149,7 @@ def fold_curve(
         inner.family.shaped(inner.state(z)).cpu(),
         curve.record[:, 0].cpu(),
         cusps,
+        (back.end, ahead.end),
     )
 
 

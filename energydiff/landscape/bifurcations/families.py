@@ -117,7 +117,7 @@ class Energies(Family):
     ∂∇V/∂p by central differences.
 
     Args:
-        energies: from p to an energy; called once for every p that is visited.
+        energies: from p to an energy, smooth in p to float64: build its tensors in that.
         start: a p at which it exists.
         sigma: noise level.
         name: of the parameter.
