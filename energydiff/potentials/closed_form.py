@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energydiff.potentials.last_derivative import last_derivative, recording
+from energydiff.potentials.last_derivative import applied, last_derivative
 
 aten = torch.ops.aten
 
 
 def gelu(x: Tensor) -> Tensor:
     """xΦ(x), elementwise."""
-    return F.gelu(x) if torch.compiler.is_compiling() else _GELU.apply(x)
+    return applied(_GELU, x)
 
 
 def normalise(h: Tensor, eps: float = 1e-5) -> Tensor:
@@ -37,7 +37,7 @@ def normalise(h: Tensor, eps: float = 1e-5) -> Tensor:
         return F.layer_norm(h, h.shape[-1:], eps=eps)
     if torch.is_autocast_enabled(h.device.type):
         h = h.float()
-    return _Normalise.apply(h.contiguous(), eps)[0]
+    return applied(_Normalise, h.contiguous(), eps)[0]
 
 
 Attended = tuple[Tensor, Tensor, Tensor, Tensor]  # Q = q/√d, K, V and A
@@ -51,14 +51,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def attend_saving(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Attended]:
     """:func:`attend`, and what :func:`attend_pullback` needs."""
     q, k, v = q.contiguous() * q.shape[-1] ** -0.5, k.contiguous(), v.contiguous()
-    y, a = (_Attend.apply if recording() else _Attend.forward)(q, k, v)
+    y, a = applied(_Attend, q, k, v)
     return y, (q, k, v, a)
 
 
 def attend_pullback(grad: Tensor, saved: Attended) -> tuple[Tensor, Tensor, Tensor]:
     """Cotangents of q, k and v from that of the result; once differentiable."""
-    apply = _AttendBackward.apply if recording() else _AttendBackward.forward
-    to_q, to_k, to_v, *_ = apply(grad, *saved)
+    to_q, to_k, to_v, *_ = applied(_AttendBackward, grad, *saved)
     return to_q * to_q.shape[-1] ** -0.5, to_k, to_v
 
 
@@ -85,7 +84,7 @@ class _GELU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        return _GELUBackward.apply(grad, *ctx.saved_tensors)
+        return applied(_GELUBackward, grad, *ctx.saved_tensors)
 
 
 class _GELUBackward(torch.autograd.Function):
@@ -123,7 +122,7 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, None]:  # type: ignore[override]
         if grad is None:
             return None, None
-        return _NormaliseBackward.apply(grad, *ctx.saved_tensors), None
+        return applied(_NormaliseBackward, grad, *ctx.saved_tensors), None
 
 
 class _NormaliseBackward(torch.autograd.Function):
@@ -175,7 +174,7 @@ class _Attend(torch.autograd.Function):
             return _of_output_and_weights(ctx, grad, of_a)
         if grad is None:
             return None, None, None
-        return _AttendBackward.apply(grad, *ctx.saved_tensors)[:3]
+        return applied(_AttendBackward, grad, *ctx.saved_tensors)[:3]
 
 
 @last_derivative

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energydiff.potentials.last_derivative import last_derivative, recording
+from energydiff.potentials.last_derivative import applied, last_derivative
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]
 
@@ -49,24 +49,15 @@ def groupnorm_silu_saving(
     """:func:`groupnorm_silu`, and what :func:`groupnorm_silu_pullback` needs."""
     exact = torch.promote_types(x.dtype, torch.float32)
     x_, scale, shift = x.to(exact), scale.to(exact), shift.to(exact)
-    y, *kept = (_GroupNormSiLU.apply if recording() else _forward)(x_, scale, shift, groups, eps)
+    y, *kept = applied(_GroupNormSiLU, x_, scale, shift, groups, eps)
     return y.to(x.dtype), (x_, scale, *kept, groups)
 
 
 def groupnorm_silu_pullback(grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
     """Cotangents of x (like x), scale and shift (B, C) from that of y; once differentiable."""
     exact = grad.to(saved[0].dtype)
-    apply = _Pullback.apply if recording() else _pullback
-    to_x, to_scale, to_shift = apply(exact, *saved)[:3]
+    to_x, to_scale, to_shift = applied(_Pullback, exact, *saved)[:3]
     return to_x.to(grad.dtype), to_scale, to_shift
-
-
-def _forward(
-    x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y, p, and μ and r, (B, C)."""
-    mean, r = _statistics(x, groups, eps)
-    return *_silu_and_slope(_affine(x, scale, shift, mean, r)), mean, r
 
 
 def _silu_and_slope(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,12 +81,6 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, r: Tensor) ->
     """a = n g + b."""
     factor = r * scale
     return torch.addcmul(_spread(shift - mean * factor, x), x, _spread(factor, x))
-
-
-def _pullback(
-    grad: Tensor, x: Tensor, scale: Tensor, slope: Tensor, mean: Tensor, r: Tensor, groups: int
-) -> tuple[Tensor, ...]:
-    return _to_inputs(grad * slope, x, scale, mean, r, groups)
 
 
 def _to_inputs(
@@ -122,11 +107,14 @@ def _to_inputs(
 
 
 class _GroupNormSiLU(torch.autograd.Function):
+    """(x, g, b) to (y, p, μ, r), the last two (B, C)."""
+
     @staticmethod
     def forward(  # type: ignore[override]
         x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
     ) -> tuple[Tensor, ...]:
-        return _forward(x, scale, shift, groups, eps)
+        mean, r = _statistics(x, groups, eps)
+        return *_silu_and_slope(_affine(x, scale, shift, mean, r)), mean, r
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -143,7 +131,7 @@ class _GroupNormSiLU(torch.autograd.Function):
         if grad is None:
             return None, None, None, None, None
         x, scale, _, *kept = ctx.saved_tensors
-        return *_Pullback.apply(grad, x, scale, *kept, ctx.groups)[:3], None, None
+        return *applied(_Pullback, grad, x, scale, *kept, ctx.groups)[:3], None, None
 
 
 @last_derivative
@@ -163,8 +151,10 @@ class _Pullback(torch.autograd.Function):
     """(∂y, x, g, p, μ, r) to (∂x, ∂g, ∂b)."""
 
     @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
-        return _pullback(*inputs)
+    def forward(  # type: ignore[override]
+        grad: Tensor, x: Tensor, scale: Tensor, slope: Tensor, mean: Tensor, r: Tensor, groups: int
+    ) -> tuple[Tensor, ...]:
+        return _to_inputs(grad * slope, x, scale, mean, r, groups)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
