@@ -26,7 +26,14 @@ from energydiff.diffusion import (
     NoisyBatch,
 )
 from energydiff.energies import EmpiricalData, Energy, GaussianMixture, Guidance, Sum
-from energydiff.landscape import curvature
+from energydiff.landscape import (
+    Effort,
+    Noise,
+    Surface,
+    bifurcation_diagram,
+    curvature,
+    explore,
+)
 from energydiff.likelihood import gaussian_prior, heat_residual, ode_likelihood
 from energydiff.memory import LogSumExpMemory
 from energydiff.potentials import (
@@ -214,6 +221,24 @@ def test_the_landscape() -> None:
         found = tuple(one.cpu() for one in answers(other, other_prior, x.to(DEVICE)))
     for mine, yours in zip(expected, found, strict=True):
         assert_close(yours, mine, rtol=1e-3, atol=1e-3)
+
+
+def test_critical_points() -> None:
+    """Minima, saddles, their graph and a bifurcation diagram, of points in the plane."""
+    data = torch.tensor([[0.95, 0.0], [-0.7, 0.87], [-0.7, -0.87]]).double()
+    few = Effort(starts=6, noise=12, index_two=2)
+
+    def answers(energy: Energy, data: Tensor) -> tuple[Tensor, ...]:
+        surface = Surface(energy)
+        found = explore(surface, data, 0.6, few)
+        diagram = bifurcation_diagram(Noise(surface), found.points.x[:1], 0.6, (0.55, 0.62))
+        value = found.points.free_energy.sort().values
+        return value, found.points.index.sort().values, diagram.branches[0].free_energy
+
+    expected = answers(EmpiricalData(data), data)
+    with the_device():
+        found = answers(there(EmpiricalData(data)), there(data))
+    assert_close(found, expected)
 
 
 def test_a_memory_retrieves() -> None:
