@@ -154,7 +154,7 @@ def morse_graph(
         return torch.where((distance <= radius) & ended, number, -1).view(-1, 2, 3)
 
     ends, hits = which(minima), which(saddles)
-    flips = ends[..., 1] != ends[..., 2]
+    flips = (ends[..., 1] != ends[..., 2]) & (ends[..., 1:] >= 0).all(2)
     parts = [ends[..., 0], hits[..., 0], flips]
     if before is not None:
         earlier = [before.ends, before.hits, before.flips]
