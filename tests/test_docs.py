@@ -82,8 +82,11 @@ def run(python, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]
         told = f"{page}: {shlex.join(arguments)}\n{done.out}\n{done.err}"
         assert done.code == 0, told
 
+    by_page: dict[str, str] = {}  # a reader types one block after the other
     for page, code in blocks("python"):
-        run(page, "-c", QUICK + code)
+        by_page[page] = f"{by_page.get(page, QUICK)}{code}\n"
+    for page, code in by_page.items():
+        run(page, "-c", code)
     return run
 
 

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from energydiff.energies import EmpiricalData
 from energydiff.errors import UserError
-from energydiff.landscape import branches
+from energydiff.landscape.bifurcations import branches
 from energydiff.landscape.bifurcations.branches import CriticalSystem, start
 from energydiff.landscape.bifurcations.continuation import (
     Dense,

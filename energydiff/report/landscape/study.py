@@ -28,7 +28,7 @@ from energydiff.sampling import geometric_sigmas
 LEVELS = 11  # of noise that minima are to be found again from
 LONGEST = 0.03  # step along a branch
 PANELS = 6  # noise levels of a landscape of the plane
-CONNECTED = 16  # dimensions up to which saddles are followed too, and their connections
+CONNECTED = 16  # dimensions up to which lost points are followed, and saddles to connections
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Study:
         """``learning.json``: what the critical points of each earlier model became."""
         points = [one.points for one in (*before, self.found)]
         reach = self.sigma * self.surface.dim**0.5
-        followed = None if self.surface.dim <= CONNECTED else 0
+        followed = None if self.surface.dim <= CONNECTED else -1  # a network's take minutes each
         steps = learning_landscape(surfaces, points, self.sigma, reach, followed=followed)
         write_json(self.folder / "learning.json", [step.plain() for step in steps])
         return [
