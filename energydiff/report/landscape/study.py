@@ -26,7 +26,8 @@ from energydiff.report.landscape.plane import around, multiples, plane_plot, pla
 from energydiff.sampling import geometric_sigmas
 
 LEVELS = 11  # of noise that minima are to be found again from
-LONGEST = 0.03  # step along a branch
+SHORT, LONG = 0.03, 0.1  # steps along a branch, in few dimensions and in many
+MOST, FOLLOWED = 200, 4  # branches of a diagram
 PANELS = 6  # noise levels of a landscape of the plane
 CONNECTED = 16  # dimensions up to which lost points are followed, and saddles to connections
 
@@ -84,12 +85,21 @@ class Study:
         """``bifurcations.json`` and ``bifurcations.png``: branches and events between two noise
         levels; in two dimensions ``multiples.png`` too."""
         low, high = sorted(sigmas)
+        points, small = self.found.points, self.surface.dim <= CONNECTED
+        if not small:  # a point of a branch takes seconds, and branches branch
+            points = self.found.graph.minima
+            points = points[points.free_energy.argsort()[:FOLLOWED]]
         diagram = bifurcation_diagram(
-            Noise(self.surface), self.found.points.x, self.sigma, (low, high), longest=LONGEST
+            Noise(self.surface),
+            points.x,
+            self.sigma,
+            (low, high),
+            longest=SHORT if small else LONG,
+            most=MOST if small else FOLLOWED,
         )
         content, found = diagram.plain(), []
         said = [f"{event.kind} at sigma = {event.parameter:.5f}" for event in diagram.events]
-        if self.surface.dim <= CONNECTED:
+        if small:
             found = saddle_connections(self.surface, diagram)
             content["connections"] = [
                 {"kind": c.kind, "sigma": list(c.sigma), "x": c.x.tolist()} for c in found
@@ -131,8 +141,11 @@ class Study:
         states = self.surface.flat(minima.x)
         numbers = minima.free_energy.argsort()[:count].tolist()
         longest = 4 * sigma * self.surface.dim**0.5
+        rays, bisections = (64, 8) if self.surface.dim <= CONNECTED else (16, 5)
         volumes = [
-            basin_volume(self.surface, sigma, states, n, longest=longest, rays=64, bisections=8)
+            basin_volume(
+                self.surface, sigma, states, n, longest=longest, rays=rays, bisections=bisections
+            )
             for n in with_progress(numbers, count, "Measuring basins")
         ]
         content = {
