@@ -22,6 +22,7 @@ TOLERANCE = 1e-8  # ‖∇V‖ / √d of what counts as found
 COARSE = 1e-5  # of what float32 is to find first
 DENSE = 256  # dimensions up to which the whole spectrum is computed
 LANCZOS = 64  # Krylov dimension beyond
+STORED = {"free_energy": "V", "energy": "E"}  # what a file calls them
 
 
 class HasHessian(Protocol):
@@ -50,7 +51,7 @@ class CriticalPoints:
         eigenvalues: the lowest of ∇²V, (n, k), from the lowest up.
         modes: their eigenvectors, (n, k, \\*shape).
         margin: min |λ| over the spectrum, at least of what is known of it; 0 is degenerate.
-        newton: β η L of Newton & Kantorovich (see :func:`trust`): a critical point lies within
+        newton: β η L of Newton & Kantorovich (:func:`third_derivative`): a point lies within
             2‖∇V‖ / margin where it is at most ½.
         proved: the bound L on ∇³V is a theorem, not an estimate.
     """
@@ -90,17 +91,15 @@ class CriticalPoints:
     def save(self, file: Path) -> None:
         """``critical_points.npz``, whole or not at all."""
         arrays = {field.name: getattr(self, field.name).cpu().numpy() for field in fields(self)}
-        names = {"free_energy": "V", "energy": "E"}
         with whole(file) as partial, partial.open("wb") as stream:
-            np.savez_compressed(stream, **{names.get(n, n): a for n, a in arrays.items()})
+            np.savez_compressed(stream, **{STORED.get(n, n): a for n, a in arrays.items()})
 
     @classmethod
     def open(cls, file: Path) -> Self:
         """The inverse of :meth:`save`; ``UserError`` for another file."""
-        names = {"free_energy": "V", "energy": "E"}
         try:
             with np.load(file) as arrays:
-                found = [torch.from_numpy(arrays[names.get(f.name, f.name)]) for f in fields(cls)]
+                found = [torch.from_numpy(arrays[STORED.get(f.name, f.name)]) for f in fields(cls)]
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{file} holds no critical points of this package: {error}.") from error
         return cls(*found)

@@ -138,10 +138,7 @@ class Surface:
 
     def hessian(self, x: Tensor, sigma: Sigma) -> Tensor:
         """∇²V, (B, d, d), by d products; symmetric but for rounding, which is averaged out."""
-        product = self.product(x, sigma)
-        eye = torch.eye(self.dim, dtype=x.dtype, device=x.device)
-        matrix = torch.stack([product(unit.expand_as(x)) for unit in eye], 1)
-        return 0.5 * (matrix + matrix.mT)
+        return dense(self.product(x, sigma), x)
 
     def noise_gradient(self, x: Tensor, sigma: Sigma) -> Tensor:
         """∂∇V/∂σ, (B, d), as ∇ of ∂V/∂σ = (2V + σ²(∂E/∂log σ − n d))/σ."""
@@ -165,3 +162,10 @@ class Surface:
         if self.label is None:
             return None
         return torch.full((count,), self.label, dtype=torch.int64, device=self.device)
+
+
+def dense(product: Product, x: Tensor) -> Tensor:
+    """The symmetric matrix of each state of x (B, d) that ``product`` applies, (B, d, d)."""
+    eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    matrix = torch.stack([product(unit.expand_as(x)) for unit in eye], 1)
+    return 0.5 * (matrix + matrix.mT)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from energydiff.energies.base import Energy
 from energydiff.errors import UserError
-from energydiff.landscape.surface import Product, Surface
+from energydiff.landscape.surface import Product, Surface, dense
 
 
 class Family(ABC):
@@ -46,10 +46,7 @@ class Family(ABC):
 
     def hessian(self, x: Tensor, p: Tensor) -> Tensor:
         """∇²V, (B, d, d)."""
-        product = self.product(x, p)
-        eye = torch.eye(self.dim, dtype=x.dtype, device=x.device)
-        matrix = torch.stack([product(unit.expand_as(x)) for unit in eye], 1)
-        return 0.5 * (matrix + matrix.mT)
+        return dense(self.product(x, p), x)
 
     def flat(self, x: Tensor) -> Tensor:
         """Samples (B, \\*shape) as states (B, d)."""
