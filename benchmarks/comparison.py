@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks.runs import train_missing
 from energydiff.data import Idx
 from energydiff.errors import sentences
 from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings, compare
 from energydiff.files import write_json
+from energydiff.memorisation.trainings import train_missing
 from energydiff.report.tables import comparison_table
 
 CURVE = (6, 12, 18, 40)

@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.runs import train_missing
 from energydiff.data import Arrays, Idx, Source
 from energydiff.denoisers import EnergyDenoiser
 from energydiff.diffusion import NoisyBatch, anchor_gauge, calibrate_gauge
@@ -37,6 +36,7 @@ from energydiff.likelihood import (
     held_out_losses,
     ode_likelihood,
 )
+from energydiff.memorisation.trainings import train_missing
 from energydiff.progress import progress
 from energydiff.random import HELD_OUT, keyed_normal
 from energydiff.sampling import Euler, Heun, certify, karras_sigmas, make_sampler

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cost import denoiser_call, training_step
-from benchmarks.runs import run_folder, train_missing
+from energydiff.cli.parser import values
 from energydiff.data import Idx
 from energydiff.energies import Denoiser
 from energydiff.errors import sentences
 from energydiff.evaluation.cost import Work, operations, timings
 from energydiff.files import write_json
 from energydiff.likelihood import held_out_losses
+from energydiff.memorisation.trainings import train_missing
+from energydiff.registry import import_modules
 from energydiff.saving import open_model
 
 SHAPE, SIGMA_DATA = (1, 28, 28), 0.7
@@ -60,6 +63,8 @@ def sweep(
             for name, (arguments, _) in designs.items()
         }
         train_missing(runs, options.jobs)
+        # A network of the study's own file goes by that file's name, not __main__.
+        import_modules(m for arguments, _ in designs.values() for m in values(arguments, "--import"))
         models = {name: build() for name, (_, build) in designs.items()}
         rows: Rows = [
             {
@@ -78,6 +83,12 @@ def sweep(
         finish(rows)
         write_json(options.out / "summary.json", rows)
         Console().print(table(rows, len(options.seeds)))
+
+
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """Where the run of a design of this name with one seed lives."""
+    words = re.findall(r"\w+", name)
+    return out / f"{'_'.join(words)}_{seed}"
 
 
 def _held_out_loss(run: Path, root: Path) -> float:

@@ -20,12 +20,12 @@ from rich.table import Table
 
 from benchmarks.cost import denoiser_call, training_step
 from benchmarks.demo import held_out
-from benchmarks.runs import train_missing
 from energydiff.drawing import draw_samples
 from energydiff.errors import sentences
 from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings
 from energydiff.evaluation.cost import timings
 from energydiff.files import write_json
+from energydiff.memorisation.trainings import train_missing
 from energydiff.sampling import certify
 from energydiff.saving import SavedModel, open_model
 

@@ -79,7 +79,8 @@ class Deaf(EnergyUNet):
     def condition(self, width: int, sizes: Sequence[int]) -> None:
         super().condition(width, sizes)
         for level in self.levels:
-            level.hear = None
+            if level.hear is not None:
+                _fix_at_zero(level.hear, "weight")
 
 
 def _fix_at_zero(module: nn.Module, name: str) -> None:

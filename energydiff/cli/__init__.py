@@ -15,6 +15,10 @@ COMMANDS = {
     "test": ("training", "the same, under Lightning's test loop"),
     "sample": ("sample", "draw samples with a record of V and its certificate"),
     "evaluate": ("evaluate", "fid, compare, report: quality of samples, with intervals"),
+    "memorisation": (
+        "memorisation",
+        "train on ever more images: what is memorised, spurious, generalised",
+    ),
     "landscape": ("landscape", "minima, saddles, basins and bifurcations of an energy"),
     "complete": ("complete", "train a masked completion (complete fit), or fill images with one"),
     "export": ("export", "write a trained model as two plain files"),

@@ -14,6 +14,7 @@ from energydiff.data.images import image_grid, write_images
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Source, Splits
 from energydiff.data.spec import DataSpec
+from energydiff.data.subset import Subset
 from energydiff.data.torch_dataset import TorchDataset
 from energydiff.data.understood import understood
 
@@ -28,6 +29,7 @@ __all__ = [
     "Normalization",
     "Source",
     "Splits",
+    "Subset",
     "TorchDataset",
     "image_grid",
     "understood",

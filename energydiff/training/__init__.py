@@ -5,6 +5,7 @@ from energydiff.training.defaults import TRAINER
 from energydiff.training.ema import EMA
 from energydiff.training.finish import CalibrateAndExport
 from energydiff.training.guard import NonFiniteGuard
+from energydiff.training.memorisation import MemorisationMonitor
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
 from energydiff.training.quality import QualityMonitor
@@ -16,6 +17,7 @@ __all__ = [
     "DiffusionData",
     "DiffusionModule",
     "LyapunovMonitor",
+    "MemorisationMonitor",
     "NonFiniteGuard",
     "QualityMonitor",
 ]

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from energydiff.data import DataSpec, Digits, Source, understood
+from energydiff.data import DataSpec, Digits, Source, Splits, Subset, understood
 from energydiff.data.split import require_held_out
 from energydiff.errors import UserError
 from energydiff.registry import build_recorded
@@ -32,8 +32,10 @@ class DiffusionData(pl.LightningDataModule):
 
     Args:
         source: where samples come from; docs/data.md has the sources and their options.
+        subset: train on so many of the training samples, in nested parts.
         flip: mirror training images left to right at random.
-        sigma_data: RMS of the normalised data about zero; estimated if not given.
+        sigma_data: RMS of the normalised data about zero; if not given, estimated on all training
+            samples, of a subset too.
         batch_size: images per optimizer step, over all devices and accumulated batches.
         num_workers: loader processes per device; by default none for arrays and, for pictures that
             are decoded when asked for, 4 or what the processors allow, one of which is left to the
@@ -44,6 +46,7 @@ class DiffusionData(pl.LightningDataModule):
     def __init__(
         self,
         source: DataSpec = Digits(),  # noqa: B008
+        subset: Subset | None = None,
         flip: bool = False,
         sigma_data: float | None = None,
         batch_size: int = 64,
@@ -53,8 +56,9 @@ class DiffusionData(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"data.batch_size is {batch_size}; it must be at least 1.")
-        splits = source.open()
-        self.train_source, self.held_out_source = splits
+        everything, self.held_out_source = source.open()
+        self.train_source = subset.of(everything) if subset else everything
+        splits = Splits(self.train_source, self.held_out_source)
         self.understood, self._told = understood(splits), False
         self.shape = self.train_source.shape
         self.normalization = self.train_source.normalization
@@ -62,7 +66,7 @@ class DiffusionData(pl.LightningDataModule):
         self.num_classes = len(self.classes)
         if flip and len(self.shape) != 3:
             raise UserError(f"data.flip mirrors images, but samples have shape {self.shape}.")
-        self.sigma_data = sigma_data if sigma_data is not None else self._estimate_sigma_data()
+        self.sigma_data = sigma_data if sigma_data is not None else _estimate_sigma_data(everything)
         self.flip, self.batch_size, self.num_workers, self.seed = (
             flip,
             batch_size,
@@ -82,15 +86,9 @@ class DiffusionData(pl.LightningDataModule):
             raise UserError("this model's file does not say what data it was trained on.")
         recorded = dict(config["data"])
         source, what = recorded.pop("source"), "the data.source of the run"
+        if recorded.get("subset"):
+            recorded["subset"] = Subset(**recorded["subset"])
         return cls(build_recorded(DataSpec, source, what), **recorded)  # type: ignore[type-abstract]
-
-    def _estimate_sigma_data(self) -> float:
-        rms = math.sqrt(self.train_source.mean_square(SIGMA_DATA_SAMPLES))
-        if not (math.isfinite(rms) and rms > 0):
-            raise UserError(
-                f"the RMS of the training data is {rms}; give data.sigma_data and check the data."
-            )
-        return round(rms, 6)
 
     def prepare_data(self) -> None:
         """Says once, on the first rank, what was understood of the data."""
@@ -160,3 +158,12 @@ class DiffusionData(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
+
+
+def _estimate_sigma_data(source: Source) -> float:
+    rms = math.sqrt(source.mean_square(SIGMA_DATA_SAMPLES))
+    if not (math.isfinite(rms) and rms > 0):
+        raise UserError(
+            f"the RMS of the training data is {rms}; give data.sigma_data and check the data."
+        )
+    return round(rms, 6)

@@ -1,4 +1,4 @@
-"""Callbacks that look at the averaged model every n images, on all ranks."""
+"""Callbacks that look at the averaged model now and then, on all ranks."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -13,18 +13,15 @@ from energydiff.training.ema import EMA
 from energydiff.training.module import DiffusionModule
 
 
-class PeriodicCallback(Callback, ABC):
-    """Calls ``observe`` every so many images with the module that has averaged weights.
+class Watcher(Callback, ABC):
+    """Calls ``observe`` after the steps that are ``due`` with the module that has averaged
+    weights."""
 
-    Args:
-        every_images: how often; rounded to whole optimizer steps; 0: never.
-    """
+    _last_step = -1
 
-    def __init__(self, every_images: int) -> None:
-        if every_images < 0:
-            raise UserError(f"every_images is {every_images}; it must be at least 0 (never).")
-        self.every_images = every_images
-        self._last_step = -1
+    @abstractmethod
+    def due(self, step: int, batch_size: int) -> bool:
+        """Whether to look after this many steps."""
 
     @abstractmethod
     def observe(self, trainer: pl.Trainer, module: DiffusionModule) -> dict[str, float]:
@@ -34,11 +31,8 @@ class PeriodicCallback(Callback, ABC):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        if not self.every_images:
-            return
-        every_steps = max(1, self.every_images // pl_module.batch_size)
         step = trainer.global_step
-        if step == 0 or step % every_steps or step == self._last_step:
+        if step == self._last_step or step == 0 or not self.due(step, pl_module.batch_size):
             return
         self._last_step = step
         averaged = pl_module
@@ -46,6 +40,22 @@ class PeriodicCallback(Callback, ABC):
             if isinstance(callback, EMA):
                 averaged = callback.averaged(pl_module)
         self.observe(trainer, averaged)
+
+
+class PeriodicCallback(Watcher):
+    """Looks every so many images.
+
+    Args:
+        every_images: how often; rounded to whole optimizer steps; 0: never.
+    """
+
+    def __init__(self, every_images: int) -> None:
+        if every_images < 0:
+            raise UserError(f"every_images is {every_images}; it must be at least 0 (never).")
+        self.every_images = every_images
+
+    def due(self, step: int, batch_size: int) -> bool:
+        return bool(self.every_images) and not step % max(1, self.every_images // batch_size)
 
 
 def gathered(mine: Tensor, count: int, trainer: pl.Trainer) -> Tensor:

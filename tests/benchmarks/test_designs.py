@@ -9,8 +9,9 @@ import torch
 
 import benchmarks.sweep
 from energydiff.cli.parser import values
+from energydiff.denoisers import EnergyDenoiser
 from energydiff.energies import Denoiser
-from energydiff.potentials import Network
+from energydiff.potentials import Network, require_smooth
 from energydiff.registry import find, import_modules
 
 Designs = Mapping[str, tuple[Sequence[str], Callable[[], Denoiser]]]
@@ -33,5 +34,7 @@ def test_every_design_can_be_trained(study: str, monkeypatch: pytest.MonkeyPatch
         network = find(Network, backbone["class_path"], name)  # type: ignore[type-abstract]
         model = build()
         assert any(type(part).__name__ == network.__name__ for part in model.modules())
+        if isinstance(model, EnergyDenoiser):
+            require_smooth(model.potential)
         x = torch.randn(2, *benchmarks.sweep.SHAPE)
         assert bool(model.denoise(x, 0.5).isfinite().all())

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from energydiff.errors import UserError
+from energydiff.evaluation.logged import read_metrics
 from energydiff.evaluation.records import Controls, Floor, Interval
 from energydiff.numerals import fixed, number
-from energydiff.report.page import read_metrics
 from energydiff.report.words import interval, numbers
 
 

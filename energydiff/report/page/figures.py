@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 import torch
 from matplotlib.ticker import MaxNLocator
 
+from energydiff.evaluation.logged import Series
 from energydiff.evaluation.records import Comparison
 from energydiff.report.page.model import PageModel
-from energydiff.report.page.run import Series
 from energydiff.report.style import ALARM, PALETTE
 from energydiff.report.words import distance
 from energydiff.sampling.certificate import rising

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from energydiff.evaluation import OpenedModel, Settings
-from energydiff.report.page.run import Series, read_metrics, read_training
+from energydiff.evaluation.logged import Series, read_metrics
+from energydiff.report.page.run import read_training
 from energydiff.sampling import Certificate, Trace, certify
 from energydiff.sampling.run import Point
 from energydiff.saving import SavedModel

@@ -1,25 +1,24 @@
 """Trainings by ``energydiff fit``, several at a time; what is trained already is kept."""
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from energydiff.errors import UserError
 from energydiff.progress import progress
 
 
-def run_folder(out: Path, name: str, seed: int) -> Path:
-    """Where the run of a design of this name with one seed lives."""
-    words = re.findall(r"\w+", name)
-    return out / f"{'_'.join(words)}_{seed}"
-
-
 def train_missing(runs: Mapping[Path, Sequence[str]], jobs: int) -> None:
-    """Train every run folder that has no export yet, with these arguments of ``energydiff fit``."""
+    """Train every run folder that has no export yet, with these arguments of ``energydiff fit``.
+
+    Each in a process of one thread, its words in ``FOLDER.log``; one that was cut off goes on.
+
+    Raises:
+        UserError: a training failed; those under way end first.
+    """
 
     def train(run: Path) -> None:
         run.parent.mkdir(parents=True, exist_ok=True)
@@ -32,9 +31,18 @@ def train_missing(runs: Mapping[Path, Sequence[str]], jobs: int) -> None:
                 command, stdout=stream, stderr=stream, env=environment, check=False
             )
         if done.returncode:
-            raise UserError(f"training {run} failed; see {log}.")
+            said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            told = f" ({said[-1].strip()})" if said else ""
+            raise UserError(f"training {run} failed{told}; see {log}.")
 
     missing = [run for run in runs if not (run / "export" / "model.yaml").is_file()]
     with ThreadPoolExecutor(jobs) as pool, progress("Training", len(missing)) as tell:
-        for done, _ in enumerate(pool.map(train, missing), start=1):
-            tell(done)
+        under_way = [pool.submit(train, run) for run in missing]
+        try:
+            for done, one in enumerate(as_completed(under_way), start=1):
+                one.result()
+                tell(done)
+        except BaseException:
+            for one in under_way:
+                one.cancel()
+            raise

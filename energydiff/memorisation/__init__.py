@@ -1,0 +1,50 @@
+"""From memorising to generalising: a study over training-set sizes, and what it is made of."""
+
+from energydiff.memorisation.halves import Halves, compare_halves
+from energydiff.memorisation.looking import Looks
+from energydiff.memorisation.minima import (
+    ExactMinima,
+    Rest,
+    Window,
+    exact_minima,
+    fates,
+    rest,
+    spurious_window,
+)
+from energydiff.memorisation.phases import Phase, Rule, Sorted, sort_samples
+from energydiff.memorisation.states import (
+    States,
+    local_dimension,
+    measure_states,
+    separating_noise,
+)
+from energydiff.memorisation.study import Design, Run, Study
+from energydiff.memorisation.times import Growth, generalising_time, growth, memorising_time
+
+__all__ = [
+    "Design",
+    "ExactMinima",
+    "Growth",
+    "Halves",
+    "Looks",
+    "Phase",
+    "Rest",
+    "Rule",
+    "Run",
+    "Sorted",
+    "States",
+    "Study",
+    "Window",
+    "compare_halves",
+    "exact_minima",
+    "fates",
+    "generalising_time",
+    "growth",
+    "local_dimension",
+    "measure_states",
+    "memorising_time",
+    "rest",
+    "separating_noise",
+    "sort_samples",
+    "spurious_window",
+]
