@@ -35,6 +35,7 @@ from energydiff.saving import SavedModel, open_model
 PIXELS = "pixels"
 LEVELS = 7  # of noise, for local dimensions and basins
 FINER = 13  # among which that is sought where classes separate
+COPIES, FEW = 64, 8  # memorised samples that say so, at most and at least
 KINDS = tuple(phase.name.lower() for phase in Phase)
 
 
@@ -189,18 +190,19 @@ def exemplars(folder: Path, run: Opened, count: int) -> dict[str, Tensor]:
     return chosen | {"held_out": run.held_out.clean(count), "train": run.train.clean(count)}
 
 
-def found_noise(folder: Path, delta: float) -> float:
-    """The noise at which this run's classes separate: see :func:`separating_noise`."""
+def found_noise(folder: Path, delta: float) -> float | None:
+    """The noise at which memories of this run are states of their own: see
+    :func:`separating_noise`; ``None`` where it makes few copies, or has no energy."""
     run = Opened.at(folder)
     samples = torch.from_numpy(np.load(folder / "samples.npy"))
     with np.load(folder / "phases.npz") as arrays:
         copies = torch.from_numpy(arrays["phase"]) == int(Phase.MEMORISED)
         nearest = torch.from_numpy(arrays["nearest"])[:, 0]
-    x = samples[copies][:64]
+    x = samples[copies][:COPIES]
+    if len(x) < FEW or run.saved.denoiser.energy is None:
+        return None
+    homes = run.train.select(nearest[copies][:COPIES].numpy()).clean()
     levels = geometric_sigmas(FINER - 1, run.levels[0], run.sigma_data).tolist()
-    if not len(x):
-        return levels[len(levels) // 2]
-    homes = run.train.select(nearest[copies][:64].numpy()).clean()
     return separating_noise(Surface(run.saved.denoiser), x, homes, levels, delta)
 
 
@@ -217,17 +219,23 @@ def _measure(folder: Path, looks: Looks, rule: Rule, sigma: float) -> dict[str, 
         return {}
     surface, train = Surface(model), run.train.clean()
     chosen = exemplars(folder, run, looks.exemplars)
-    states = {
-        name: measure_states(
-            surface, x, train, sigma, run.levels, delta=rule.memorised, trials=looks.trials
-        ).plain()
-        for name, x in chosen.items()
-        if len(x)
-    }
-    minima, resting = {}, {}
-    for name in KINDS:
-        if len(chosen[name]):
-            found = rest(surface, chosen[name], train, sigma)
+    # All kinds at once: a few states take a network as long as many.
+    together = measure_states(
+        surface,
+        torch.cat([*chosen.values()]),
+        train,
+        sigma,
+        run.levels,
+        delta=rule.memorised,
+        trials=looks.trials,
+    )
+    states, minima, resting, first = {}, {}, {}, 0
+    for name, x in chosen.items():
+        if len(x):
+            states[name] = together.plain(slice(first, first + len(x)))
+            first += len(x)
+        if len(x) and name in KINDS:
+            found = rest(surface, x, train, sigma)
             minima[name] = found.plain(rule.memorised)
             resting[name] = found.points.x[found.spurious(rule.memorised)].numpy()
     with whole(folder / "minima.npz") as file, file.open("wb") as stream:

@@ -99,9 +99,9 @@ def fates(
     """What minima x (n, \\*shape) of one model have become in another, that knows more samples.
 
     Searched for from x and from states half of σ away; what is farther than ``reach`` is another.
-    ``persists``: one minimum; ``memory``: it is now within a quarter of ``reach`` of a training
-    sample; ``valley``: one with a direction in which V hardly rises (an eigenvalue below 0.05);
-    ``split``: several; ``gone``: none.
+    ``gone``: none; ``valley``: one with a direction in which V hardly rises (an eigenvalue below
+    0.05); ``split``: several; ``memory``: one, now within a quarter of ``reach`` of a training
+    sample; ``persists``: one that is not.
 
     Args:
         train: the samples of the other model, (K, \\*shape).
@@ -121,12 +121,12 @@ def fates(
         lowest = found.eigenvalues[row, 0]
         if not len(lowest):
             told.append("gone")
+        elif float(lowest.min()) < VALLEY:
+            told.append("valley")
         elif len(lowest) > 1:
             told.append("split")
-        elif float(to_train[row].min()) <= 0.25 * reach:
-            told.append("memory")
         else:
-            told.append("valley" if float(lowest[0]) < VALLEY else "persists")
+            told.append("memory" if float(to_train[row].min()) <= 0.25 * reach else "persists")
     return told
 
 
@@ -136,7 +136,7 @@ class ExactMinima:
 
     Attributes:
         alone: samples with a minimum to themselves.
-        spurious: minima that no sample leads to, as far as searched for.
+        spurious: minima that several samples share or that none leads to, as far as searched for.
         minima: all.
     """
 
@@ -157,10 +157,8 @@ def exact_minima(surface: Surface, data: Tensor, starts: Tensor, sigma: float) -
     homes = nearest(surface.shaped(search.x[: len(data)]), points.x)
     near = (homes[0] <= radius) & search.converged[: len(data)].cpu()
     number = torch.where(near, homes[1], -1)
-    taken, counts = number[number >= 0].unique(return_counts=True)
-    free = torch.ones(len(points), dtype=torch.bool)
-    free[taken] = False
-    return ExactMinima(int((counts == 1).sum()), points[free], points)
+    owners = torch.bincount(number[number >= 0], minlength=len(points))
+    return ExactMinima(int((owners == 1).sum()), points[owners != 1], points)
 
 
 @dataclass(frozen=True)

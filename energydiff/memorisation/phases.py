@@ -21,6 +21,7 @@ from energydiff.errors import UserError
 from energydiff.evaluation.neighbours import Neighbours, nearest_neighbours
 from energydiff.progress import with_progress
 
+FAR = 1e6  # from everything: where a sample that is not finite is put
 RATIO = 1 / 3  # of d₁ to d₂, below which a sample counts as a copy
 
 
@@ -121,7 +122,7 @@ def sort_samples(samples: Tensor, train: Tensor | Source, rule: Rule) -> Sorted:
     Args:
         train: the training samples, each once: of a copy d₁/d₂ would be 1.
     """
-    safe = samples.nan_to_num(posinf=1e6, neginf=-1e6)
+    safe = samples.nan_to_num(FAR, FAR, -FAR)
     to_train = nearest_neighbours(safe, train, 2)
     others = among_themselves(safe, rule.block)
     phase = torch.full((len(samples),), int(Phase.GENERALISED))

@@ -1,7 +1,7 @@
 """What an energy says of samples: how low, how steep, how curved, how wide their basins are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ PROBES = 64  # of a trace, where the dimensions are too many for all of them
 
 @dataclass(frozen=True)
 class States:
-    """n samples of one kind on the landscape of V(·, σ).
+    """n samples on the landscape of V(·, σ).
 
     Attributes:
         free_energy, energy: V, units of x², and E, nats, (n,).
@@ -40,19 +40,21 @@ class States:
     local_dimension: Tensor
     back: Recovery
 
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
+    def plain(self, rows: slice) -> dict[str, Any]:
+        """Some of them as plain data."""
+        returned = self.back.returned[:, rows]
+        back = replace(self.back, returned=returned, length=self.back.length[rows])
         return {
-            "count": len(self.free_energy),
-            "V": self.free_energy.tolist(),
-            "E": self.energy.tolist(),
-            "V_of_data": self.exact.tolist(),
-            "slope": self.slope.tolist(),
-            "eigenvalues": self.eigenvalues.tolist(),
-            "local_dimension": self.local_dimension.tolist(),
-            "critical_noise": self.back.critical_noise().tolist(),
-            "basin_radius": self.back.radius().tolist(),
-            "recovered": dict(zip(("share", "low", "high"), self.back.curve.tolist(), strict=True)),
+            "count": returned.shape[1],
+            "V": self.free_energy[rows].tolist(),
+            "E": self.energy[rows].tolist(),
+            "V_of_data": self.exact[rows].tolist(),
+            "slope": self.slope[rows].tolist(),
+            "eigenvalues": self.eigenvalues[rows].tolist(),
+            "local_dimension": self.local_dimension[:, rows].tolist(),
+            "critical_noise": back.critical_noise().tolist(),
+            "basin_radius": back.radius().tolist(),
+            "recovered": dict(zip(("share", "low", "high"), back.curve.tolist(), strict=True)),
         }
 
 

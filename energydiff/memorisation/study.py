@@ -22,6 +22,7 @@ from energydiff.files import write_json
 from energydiff.memorisation.looking import (
     PIXELS,
     Looks,
+    Opened,
     beside,
     followed,
     found_noise,
@@ -235,7 +236,7 @@ class Study:
             sorted_run,
             [(self.place(run), self.looks, self.rules) for run in runs],
         )
-        sigma = self.sigma or self._noise(runs[0])
+        sigma = self.sigma or self._noise()
         measured = self._each(
             "Measuring states",
             measured_run,
@@ -297,14 +298,15 @@ class Study:
         write_json(file, before + now)
         return before + now
 
-    def _noise(self, smallest: Run) -> float:
+    def _noise(self) -> float:
+        """Where memories are states of their own in all runs of the first seed that have any."""
         rule = self.rules[PIXELS]
-
-        def find() -> dict[str, Any]:
-            return {"sigma": found_noise(self.place(smallest), rule.memorised)}
-
-        settings = {"run": smallest.name, "rule": asdict(rule), "looks": asdict(self.looks)}
-        return float(kept(self.folder / "noise.json", settings, find)["sigma"])
+        runs = [run for run in self.design.main() if run.seed == self.design.seeds[0]]
+        found = self._each(
+            "Choosing the noise", found_noise, [(self.place(run), rule.memorised) for run in runs]
+        )
+        known = [sigma for sigma in found if sigma is not None]
+        return float(min(known, default=0.25 * Opened.at(self.place(runs[0])).sigma_data))
 
     def _watched(self, run: Run) -> dict[str, list[float]]:
         """What the looks during training saw."""
