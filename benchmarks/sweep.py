@@ -64,9 +64,8 @@ def sweep(
         }
         train_missing(runs, options.jobs)
         # A network of the study's own file goes by that file's name, not __main__.
-        import_modules(
-            m for arguments, _ in designs.values() for m in values(arguments, "--import")
-        )
+        for arguments, _ in designs.values():
+            import_modules(values(arguments, "--import"))
         models = {name: build() for name, (_, build) in designs.items()}
         rows: Rows = [
             {

@@ -34,7 +34,7 @@ from energydiff.memorisation.phases import Rule, without_copies
 from energydiff.memorisation.summary import summary, time_table
 from energydiff.memorisation.times import BEGUN
 from energydiff.memorisation.trainings import train_missing
-from energydiff.progress import progress
+from energydiff.progress import progress, with_progress
 from energydiff.registry import import_modules
 
 SEARCHED = 20_000  # training images among which duplicates are looked for
@@ -324,8 +324,10 @@ class Study:
     def _each(
         self, task: str, work: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]
     ) -> list[Any]:
-        """``work`` of each, in processes of one thread."""
+        """``work`` of each, in processes of one thread where several work at a time."""
         given = list(arguments)
+        if self.jobs == 1:
+            return [work(*one) for one in with_progress(given, len(given), task)]
         found: list[Any] = [None] * len(given)
         with (
             ProcessPoolExecutor(

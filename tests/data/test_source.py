@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from energydiff.data import Normalization, Source
 from energydiff.data import source as module
-from energydiff.training import DiffusionData
+from energydiff.training.data import _estimate_sigma_data
 
 SHAPE = (3, 64, 64)
 SAMPLE_BYTES = 4 * math.prod(SHAPE)
@@ -44,14 +44,12 @@ class Largest(TorchDispatchMode):
 def test_the_rms_is_measured_one_sample_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Made(50)
     expected = source.clean().double().square().mean().sqrt().item()
-    data = DiffusionData(batch_size=8)
-    data.train_source = source
     with Largest() as largest:
-        assert data._estimate_sigma_data() == pytest.approx(expected, abs=1e-6)
+        assert _estimate_sigma_data(source) == pytest.approx(expected, abs=1e-6)
     assert largest.bytes <= 2 * SAMPLE_BYTES  # one, in float64
     monkeypatch.setattr("energydiff.training.data.SIGMA_DATA_SAMPLES", 7)
     expected = source.clean(7).double().square().mean().sqrt().item()
-    assert data._estimate_sigma_data() == pytest.approx(expected, abs=1e-6)
+    assert _estimate_sigma_data(source) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_stack_is_of_fewer_samples_where_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
