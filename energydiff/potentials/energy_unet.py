@@ -25,7 +25,7 @@ from energydiff.potentials.backbone import require_image
 from energydiff.potentials.conditioned_scalar import ConditionedScalar
 from energydiff.potentials.energy_unet_blocks import SHARE, Block, Conv, NormSiLU, wide
 from energydiff.potentials.groupnorm_silu import Saved
-from energydiff.potentials.unet import require_levels
+from energydiff.potentials.unet import doubled, require_levels
 
 
 class EnergyUNet(ConditionedScalar):
@@ -152,7 +152,7 @@ class _Level(nn.Module):
     ) -> tuple[Tensor, _Passed]:
         """Its last y, and what ``value`` and ``pullback`` need."""
         if self.hear is not None and heard is not None:
-            y = _double(SHARE * self.hear(heard)).add_(y, alpha=SHARE)
+            y = doubled(SHARE * self.hear(heard)).add_(y, alpha=SHARE)
         h, to_t, passed = t, None, []
         for block in self.each():
             h, y, saved = block(h, y, next(vectors))
@@ -205,10 +205,5 @@ def _from_pyramid(grads: Sequence[Tensor], share: float = 1.0) -> Tensor:
     """The transpose of :func:`_pyramid`, of all but the coarsest a share."""
     *finer, total = grads
     for grad in reversed(finer):
-        total = _double(0.25 * total).add_(grad, alpha=share)
+        total = doubled(0.25 * total).add_(grad, alpha=share)
     return total
-
-
-def _double(x: Tensor) -> Tensor:
-    """Every pixel as 2 × 2 of them."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -94,7 +94,7 @@ class UNet(Backbone):
         h = self.middle(h, embedding)
         for level, stages in enumerate(self.up):
             if level > 0:
-                h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+                h = doubled(h)
             for stage in stages:  # type: ignore[attr-defined]
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
         return self.output(self.output_norm(h))
@@ -154,6 +154,16 @@ class _Attention(nn.Module):
         )
         mixed = rearrange(attend(*heads), "b h (y x) d -> b (h d) y x", y=x.shape[2])
         return (x + self.projection(mixed)) * 0.5**0.5
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Every pixel of x (B, C, H, W) as 2 × 2 of them."""
+    if torch.compiler.is_compiling():
+        # Of interpolate a compiler makes an indexing, whose gradient is a scatter into zeros: of
+        # PyTorch 2.13, inductor may read those zeros before anything is added to them. The
+        # gradient of repeating is a sum.
+        return x.movedim(1, 3).repeat_interleave(2, 1).repeat_interleave(2, 2).movedim(3, 1)
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def require_levels(shape: tuple[int, ...], levels: int) -> None:

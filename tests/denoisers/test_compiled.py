@@ -169,6 +169,7 @@ def test_every_network_trains_as_the_eager_one(
         ("mlp", "unconstrained", DENOISING),
         ("mlp", "coercive", EquilibriumMatching()),
         ("transformer", "inner_product", DUAL),
+        ("unet", "inner_product", DENOISING),
         ("energy transformer", "scalar", DUAL),
         ("energy unet", "scalar", DUAL),
     ],
