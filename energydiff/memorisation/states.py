@@ -110,7 +110,7 @@ def measure_states(
 
 def local_dimension(model: Denoiser, x: Tensor, sigma: float, seed: int = 0) -> Tensor:
     """d + σ²(∇·s + ‖s‖²) with the score s at x (B, \\*shape), (B,): how many directions the data
-    spread in around x, as seen at noise σ (Kamkari et al. 2024, eq. 9).
+    spread in around x, as seen at noise σ (Kamkari et al. 2024).
 
     As σ falls, 0 on an isolated point, 1 on a curve, k on a surface of k dimensions. The divergence
     is exact up to 256 dimensions and Hutchinson's estimate beyond.
