@@ -1,5 +1,6 @@
 """From memorising to generalising: a study over training-set sizes, and what it is made of."""
 
+from energydiff.memorisation.design import Design, Run
 from energydiff.memorisation.halves import Halves, compare_halves
 from energydiff.memorisation.looking import Looks
 from energydiff.memorisation.minima import (
@@ -18,7 +19,7 @@ from energydiff.memorisation.states import (
     measure_states,
     separating_noise,
 )
-from energydiff.memorisation.study import Design, Run, Study
+from energydiff.memorisation.study import Study
 from energydiff.memorisation.times import Growth, generalising_time, growth, memorising_time
 
 __all__ = [
