@@ -30,16 +30,21 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {
         *("denoisers", "sampling", "data", "saving", "drawing", "landscape", "likelihood"),
     },
+    "memorisation": {
+        *("energies", "sampling", "data", "saving", "drawing", "landscape", "likelihood"),
+        "evaluation",
+    },
     "training": {
         *("energies", "sampling", "potentials", "denoisers", "diffusion", "data", "saving"),
-        *("drawing", "landscape", "likelihood", "evaluation"),
+        *("drawing", "landscape", "likelihood", "evaluation", "memorisation"),
     },
-    "report": {"sampling", "data", "saving", "landscape", "evaluation"},
+    "report": {"sampling", "data", "saving", "landscape", "evaluation", "memorisation"},
     "completion": {"sampling", "potentials", "data", "saving", "training", "report"},
     "energydiff": {"energies", "saving"},
     "cli": {
         *("energydiff", "energies", "sampling", "memory", "denoisers", "data", "saving"),
-        *("drawing", "landscape", "evaluation", "training", "report", "completion"),
+        *("drawing", "landscape", "evaluation", "memorisation", "training", "report"),
+        "completion",
     },
     "__main__": {"cli"},
 }

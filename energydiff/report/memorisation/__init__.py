@@ -1,9 +1,5 @@
 """Figures and page of a study of memorising."""
 
-from pathlib import Path
-from typing import Any
+from energydiff.report.memorisation.write import write_study
 
-
-def write_study(record: dict[str, Any], folder: Path) -> list[str]:
-    """Stand-in."""
-    return [f"Written to {folder / 'study.json'}."]
+__all__ = ["write_study"]
