@@ -14,7 +14,7 @@ from energydiff.data import Normalization
 from energydiff.memorisation.looking import Opened
 from energydiff.report.memorisation.rows import PHASES, Record, first_runs
 from energydiff.report.page.pictures import are_images
-from energydiff.report.style import bare, figure
+from energydiff.report.style import QUIET, bare, figure
 
 ROWS, EACH = 4, 6  # sizes, samples of a phase
 EDGE = 64  # pixels of an image's longer edge, or its own where it is larger
@@ -87,12 +87,16 @@ def _draw(shown: Sequence[Shown], path: str | Path) -> None:
     height, width = next(iter(shown[0].samples.values())).shape[2:]
     with figure(path, 12.6, len(shown) * (0.45 + 1.32 * height / width) + 0.3) as drawing:
         panels = drawing.subplots(len(shown), len(PHASES), squeeze=False)
+        drawing.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr, call-arg]
         for row, one in zip(panels, shown, strict=True):
             for axes, (phase, colour) in zip(row, PHASES.items(), strict=True):
                 sheet = _sheet(one, phase, colour)
                 axes.imshow(sheet, interpolation="nearest")
                 bare(axes)
-                axes.set_title(f"{phase}, {100 * one.shares[phase]:.1f} %", color=colour, fontsize=10)
+                title = f"{phase}, {100 * one.shares[phase]:.1f} %"
+                axes.set_title(title, color=colour, fontsize=10)
+                if not len(one.samples[phase]):
+                    axes.text(0.0, 0.78, "none", transform=axes.transAxes, color=QUIET)
             row[0].set_ylabel(f"K = {one.size:,}", fontsize=11)
 
 

@@ -2,9 +2,12 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
+
+from matplotlib.patches import Patch
 
 from energydiff.report.memorisation.rows import Record
-from energydiff.report.style import PALETTE, figure
+from energydiff.report.style import INK, PALETTE, figure
 
 FATES = {
     "persists": PALETTE[1],
@@ -20,6 +23,10 @@ TOLD = {
     "memory": "becomes a memory",
     "gone": "is gone",
 }
+
+
+_ON = {"persists": "white", "memory": "white"}  # colours of counts on dark bars
+_MIDDLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}
 
 
 def counted(record: Record) -> dict[tuple[int, int], Counter[str]]:
@@ -43,13 +50,11 @@ def fates_plot(record: Record, path: str | Path) -> None:
                 axes.bar(place, share, 0.72, below, color=colour, edgecolor="white", lw=0.8)
                 if share > 0.05:
                     middle = below + share / 2
-                    axes.text(place, middle, f"{counts[fate]}", ha="center", va="center", fontsize=9)
+                    axes.text(place, middle, f"{counts[fate]}", color=_ON.get(fate, INK), **_MIDDLE)
                 below += share
             axes.text(place, 1.02, f"{total}", ha="center", va="bottom", fontsize=9)
         axes.set_xticks(range(len(steps)), [f"{a:,} → {b:,}" for a, b in steps], fontsize=9)
         axes.set(ylim=(0, 1.08), ylabel="share of spurious minima", xlabel="training images")
         axes.tick_params(axis="x", length=0)
-        handles = [axes.bar(0, 0, color=colour) for colour in FATES.values()]
-        drawing.legend(
-            handles[::-1], [*TOLD.values()][::-1], loc="outside right center", reverse=False
-        )
+        handles = [Patch(color=colour) for colour in FATES.values()]
+        drawing.legend(handles, [*TOLD.values()], loc="outside right center", reverse=True)

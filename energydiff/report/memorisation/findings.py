@@ -4,11 +4,18 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from energydiff.numerals import number
+from energydiff.numerals import TIED, fixed, number
 from energydiff.report.memorisation.fates import counted
-from energydiff.report.memorisation.numbers import in_95, listed, percent, plural
-from energydiff.report.memorisation.rows import Record, has_energies, name, sizes
+from energydiff.report.memorisation.numbers import (
+    exact_percent,
+    in_95,
+    limited,
+    listed,
+    percent,
+    plural,
+)
 from energydiff.report.memorisation.resting import of_data, resting
+from energydiff.report.memorisation.rows import Record, has_energies, name, sizes
 
 SPACE = "pixels"
 FATES_TOLD = {
@@ -29,11 +36,15 @@ def findings(record: Record) -> list[list[str]]:
         _peak(summary["peak"], len(sizes(record))),
     ]
     beside = [_times(record["times"]), _halves(record)]
-    energy = [_minima(record), _fates(record), _of_data(record)]
-    if not has_energies(record):
+    if has_energies(record):
+        energy = [_minima(record), _fates(record), _of_data(record)]
+    else:
         energy = ["The models have no energy, so there are no states and no minima to look at."]
     paragraphs = (shares, beside, energy)
-    return [[said for said in part if said] for part in paragraphs if any(part)]
+    tied = f"{TIED}={TIED}"
+    return [
+        [said.replace(" = ", tied) for said in part if said] for part in paragraphs if any(part)
+    ]
 
 
 def _shares(rows: list[dict[str, Any]]) -> str:
@@ -82,7 +93,7 @@ def _peak(peak: Mapping[str, Any], count: int) -> str:
             " seed would do the same."
         )
     said += (
-        f" ({in_95(difference, 100)} over {peak['seeds']} seeds; {in_95(widened, 100)} when"
+        f" ({in_95(difference, 100)} over {peak['seeds']} seeds; {limited(widened, 100)} once"
         f" widened for having chosen the largest of {plural(count, 'size')})"
     )
     if peak["above_control_widened"]:
@@ -99,20 +110,20 @@ def _times(times: Mapping[str, Any]) -> str:
     if not times["runs"]:
         return ""
     reached = [row for row in times["runs"] if row["memorising"] is not None]
-    share, fit = percent(times["share"]), times["fits"]["memorising"]
+    share, fit = exact_percent(times["share"]), times["fits"]["memorising"]
     said = (
-        f"In {len(reached)} of {plural(len(times['runs']), 'training')} {share} of samples"
-        " become memorised while it is watched"
+        f"The memorised share reaches {share} in {len(reached)} of"
+        f" {plural(len(times['runs']), 'training')}"
     )
     if not reached:
-        return f"In no training that was watched do {share} of samples become memorised."
+        return f"In no training does the memorised share reach {share} while it is watched."
     if fit is None:
-        return f"{said}, at too few sizes to say how that time grows with K."
+        return f"{said}, at too few sizes to say how the time to it grows with K."
     return (
-        f"{said}. That time grows as {number(fit['rate'])} images seen for each training image"
-        f" (τ = rate · K at {plural(len(fit['sizes']), 'size')} where every seed got there, R² ="
-        f" {number(fit['r2'])}); with a free exponent it is {number(fit['exponent'])} (R² ="
-        f" {number(fit['exponent_r2'])})."
+        f"{said}, after {number(fit['rate'])} images seen for each training image (fitted to the"
+        f" {plural(len(fit['sizes']), 'size')} where every seed got there, R² ="
+        f" {number(fit['r2'])}); a free exponent of K comes out as {number(fit['exponent'])}"
+        f" (R² = {number(fit['exponent_r2'])})."
     )
 
 
@@ -126,8 +137,8 @@ def _halves(record: Record) -> str:
         at = min(range(len(levels)), key=lambda i: abs(levels[i] - sigma))
         told.append(
             f"at K = {row['images']:,} their denoisers differ by {number(row['denoisers'][at])}"
-            f" times their error at σ = {number(levels[at])} and samples from the same noise have"
-            f" a cosine of {number(row['samples'])} (by chance {number(row['chance'])})"
+            f" times their error at σ = {levels[at]:.3g} and samples from the same noise have"
+            f" a cosine of {fixed(row['samples'], 2)} (by chance {fixed(row['chance'], 2)})"
         )
     return f"Two models of disjoint halves: {'; '.join(told)}."
 
@@ -139,15 +150,15 @@ def _minima(record: Record) -> str:
         for kind, row in rows.items()
     ]
     said = (
-        f"Let down on V at σ = {number(record['sigma'])}, {listed(told)} come to rest in a"
+        f"Let down on V at σ = {record['sigma']:.3g}, {listed(told)} come to rest in a"
         " certified minimum"
     )
     spurious = rows.get("spurious")
     if spurious is None:
         return f"{said}; there are no spurious samples among them."
     return (
-        f"{said}; of the {spurious.minima} of spurious samples {spurious.elsewhere} are no training"
-        " image."
+        f"{said}; of the {spurious.minima} of spurious samples {spurious.elsewhere} are further"
+        " than δ_m from every training image."
     )
 
 

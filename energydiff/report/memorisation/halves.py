@@ -26,16 +26,23 @@ def halves_plot(record: Record, path: str | Path) -> None:
                 axes.plot(shown, values[:, column], color=colour, marker="o", ms=3.5, label=label)
             axes.set_ylim(0)
             _finish(axes, title, shown)
-        lines, labels = panels[0].get_legend_handles_labels()
-        last = panels[-1]
-        for kind, colour, dashes in (("samples", PALETTE[1], "-"), ("chance", QUIET, "--")):
-            values = real([row[kind] for row in rows])
-            last.plot(shown, values, color=colour, ls=dashes, marker="o", ms=3.5)
-        last.set_ylim(min(0, *last.get_ylim()), 1)
-        lines += last.get_lines()
-        labels += ["samples from the same noise", "from different noise"]
-        _finish(last, "cosine between samples", shown)
-        drawing.legend(lines, labels, loc="outside lower center", ncols=5, fontsize=9)
+        _cosines(panels[-1], record)
+        drawing.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=9
+        )
+
+
+def _cosines(axes: Axes, record: Record) -> None:
+    shown = [row["images"] for row in record["halves"]]
+    for kind, noise, colour, dashes in (
+        ("samples", "from the same noise", PALETTE[1], "-"),
+        ("chance", "from different noise", QUIET, "--"),
+    ):
+        values = real([row[kind] for row in record["halves"]])
+        axes.plot(shown, values, color=colour, ls=dashes, marker="o", ms=3.5, label=noise)
+    axes.set_ylim(min(0, *axes.get_ylim()), 1)
+    _finish(axes, "cosine between samples", shown)
+    axes.legend(fontsize=8.5)
 
 
 def _finish(axes: Axes, title: str, shown: list[int]) -> None:

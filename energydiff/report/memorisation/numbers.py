@@ -9,6 +9,11 @@ from energydiff.report.words import interval
 Range = Mapping[str, float | None]  # mean, low, high; of one seed the mean alone
 
 
+def exact_percent(share: float) -> str:
+    """Of a share that was set, not measured."""
+    return f"{100 * share:g}{TIED}%"
+
+
 def percent(share: float | None) -> str:
     return "–" if share is None else f"{fixed(100 * share, 1)}{TIED}%"
 
@@ -35,13 +40,18 @@ def share_limits(value: Range) -> str:
     return f"{fixed(100 * mean, 1)} ({' to '.join(ends)})"
 
 
-def in_95(value: Range, scale: float = 1.0) -> str:
-    """As in ``a 95 % interval of 0.2 to 0.4``; nothing without one."""
-    low, high = value["low"], value["high"]
-    if value["mean"] is None or low is None or high is None:
+def limited(value: Range, scale: float = 1.0) -> str:
+    """As in ``0.2 to 0.4``; nothing without an interval."""
+    mean, low, high = (value[side] for side in ("mean", "low", "high"))
+    if mean is None or low is None or high is None:
         return ""
-    ends = interval(Interval(scale * value["mean"], scale * low, scale * high))[1]
-    return f"95{TIED}% interval {ends}"
+    return interval(Interval(scale * mean, scale * low, scale * high))[1]
+
+
+def in_95(value: Range, scale: float = 1.0) -> str:
+    """As in ``95 % interval 0.2 to 0.4``; nothing without one."""
+    ends = limited(value, scale)
+    return f"95{TIED}% interval {ends}" if ends else ""
 
 
 def duration(seconds: float) -> str:

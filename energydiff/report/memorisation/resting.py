@@ -51,7 +51,9 @@ def resting(record: Record, size: int | None = None) -> dict[str, Resting]:
     runs = [run for run in main_runs(record, size) if run.get("minima")]
     found = {}
     for phase in PHASES:
-        rows = [(run["states"][phase], run["minima"][phase]) for run in runs if phase in run["minima"]]
+        rows = [
+            (run["states"][phase], run["minima"][phase]) for run in runs if phase in run["minima"]
+        ]
         if rows:
             found[phase] = _pooled(rows)
     return found

@@ -26,7 +26,7 @@ def shares_plot(record: Record, path: str | Path) -> None:
         for axes, (space, found) in zip(panels, spaces.items(), strict=False):
             _draw(axes, found)
             size_axis(axes, sizes(record))
-            axes.set_title(f"in {space}" if space == "pixels" else f"in features of {space}")
+            axes.set_title(_title(space, found["crossing"]["mean"]["mean"]))
         panels[0].set_ylabel("share of samples")
         lines = [Line2D([], [], color=colour, marker="o", ms=4) for colour in PHASES.values()]
         lines.append(Line2D([], [], color=INK, lw=1, ls="--"))
@@ -46,16 +46,18 @@ def _draw(axes: Axes, found: Mapping[str, Any]) -> None:
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(x, samples["mean"], color=colour, marker="o", ms=4, lw=2, clip_on=False)
         axes.plot(x, control["mean"], color=colour, lw=1, ls="--")
-    axes.set_ylim(0, 1)
+    axes.set_ylim(-0.02, 1.02)
     crossing = found["crossing"]["mean"]
     if crossing["mean"] is None:
         return
     axes.axvline(crossing["mean"], color=INK, lw=1, ls=":")
     if crossing["low"] is not None:
         axes.axvspan(crossing["low"], crossing["high"], color=INK, alpha=0.06, linewidth=0)
-    text = f"$K_c$ = {crossing['mean']:.3g}"
-    at = {"textcoords": "offset points", "fontsize": 9, "color": INK}
-    axes.annotate(text, (crossing["mean"], 0.5), xytext=(5, 3), **at)
+
+
+def _title(space: str, crossing: float | None) -> str:
+    where = space if space == "pixels" else f"features of {space}"
+    return where if crossing is None else f"{where}: $K_c$ = {crossing:.3g} (dotted)"
 
 
 _SIDES = ("mean", "low", "high")

@@ -34,15 +34,19 @@ def states_plot(record: Record, path: str | Path) -> None:
     spread = sorted({shown[0], shown[len(shown) // 2], shown[-1]})
     with figure(path, 13.2, 6.4) as drawing:
         panels = drawing.subplots(2, 4)
+        drawing.get_layout_engine().set(hspace=0.06)  # type: ignore[union-attr, call-arg]
         for axes, (title, measured) in zip(panels.flatten(), _AGAINST_SIZE.items(), strict=False):
             _against_size(axes, record, measured)
             axes.set_title(title)
         _dashed(panels[0, 0], record)
+        for axes, end in ((panels[0, 2], 0), (panels[0, 3], 1)):
+            axes.axhline(end, color=QUIET, lw=0.6, zorder=0)
         _critical_axis(panels[1, 0], record)
         dimensions = panels[1, 1 : 1 + len(spread)]
+        for axes in dimensions[1:]:
+            axes.sharey(dimensions[0])
         for axes, size in zip(dimensions, spread, strict=True):
             _dimensions(axes, record, size)
-            axes.sharey(dimensions[0])
         for axes in panels[1, 1 + len(spread) :]:
             axes.set_visible(False)
         lines = [Line2D([], [], color=c, marker="o", ms=4) for c in CLASSES.values()]
@@ -87,6 +91,7 @@ def _critical_axis(axes: Axes, record: Record) -> None:
     """Levels as ticks, 0, where none was found again from the lowest, below them."""
     levels = _levels(main_runs(record))
     axes.set_yscale("symlog", linthresh=levels[0], linscale=0.4)
+    axes.set_ylim(-0.3 * levels[0], 1.3 * levels[-1])
     axes.set_yticks([0, *levels], ["none", *(f"{level:.2g}" for level in levels)])
     axes.yaxis.set_minor_locator(NullLocator())
 
@@ -98,13 +103,17 @@ def _levels(runs: Sequence[Mapping[str, Any]]) -> list[float]:
 def _dimensions(axes: Axes, record: Record, size: int) -> None:
     runs = [run for run in main_runs(record, size) if run.get("states")]
     for kind, colour in CLASSES.items():
-        rows = [real(run["states"][kind]["local_dimension"]) for run in runs if kind in run["states"]]
+        rows = [
+            real(run["states"][kind]["local_dimension"]) for run in runs if kind in run["states"]
+        ]
         if rows:
             middle = np.nanmedian(np.concatenate(rows, 1), 1)
             axes.plot(_levels(runs), middle, color=colour, marker="o", ms=3, lw=1.4)
     axes.axhline(0, color=QUIET, lw=0.6)
     axes.set(xscale="log", xlabel="noise σ")
     axes.set_yscale("symlog", linthresh=10)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(f"local dimension, K = {size:,}")
 
 

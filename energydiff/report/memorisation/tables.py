@@ -5,7 +5,7 @@ from typing import Any
 
 from energydiff.numerals import fixed, number
 from energydiff.report.memorisation.fates import TOLD, counted
-from energydiff.report.memorisation.numbers import duration, limits, percent, share_limits
+from energydiff.report.memorisation.numbers import duration, exact_percent, limits, share_limits
 from energydiff.report.memorisation.resting import of_data, resting
 from energydiff.report.memorisation.rows import PHASES, Record, main_runs, means, name, sizes
 from energydiff.report.page.tables import Table
@@ -69,7 +69,7 @@ def thresholds(record: Record) -> Table:
         [space, number(rule["memorised"]), number(rule["spurious"]), f"{rule['block']:,}"]
         for space, rule in record["rules"].items()
     ]
-    share = percent(record["looks"]["share"])
+    share = exact_percent(record["looks"]["share"])
     return Table(
         f"Thresholds, which {share} of held-out images are below: δ_m of the distance to the"
         " nearest training image, δ_s of that to the nearest other sample in blocks of n.",
@@ -100,13 +100,13 @@ def states(record: Record) -> Table:
             f"{row.converged:,}",
             f"{row.minima:,}",
             f"{row.elsewhere:,}",
-            "–" if row.residual is None else f"{row.residual:.1e}",
+            number(row.residual, 2),
             number(row.margin),
         ]
         for phase, row in resting(record).items()
     ]
     return Table(
-        f"Where exemplars come to rest on V(·, σ = {number(record['sigma'])}), over all sizes and"
+        f"Where exemplars come to rest on V(·, σ = {record['sigma']:.3g}), over all sizes and"
         " seeds. A certified minimum has Morse index 0, and a critical point of that index is sure"
         " to be near; the margin is its lowest eigenvalue of ∇²V.",
         [
@@ -124,7 +124,7 @@ def exact(record: Record) -> Table:
         for row in of_data(record)
     ]
     return Table(
-        f"Minima of the exact energy of the training sets at σ = {number(record['sigma'])}, summed"
+        f"Minima of the exact energy of the training sets at σ = {record['sigma']:.3g}, summed"
         " over seeds: images, those with a minimum to themselves, minima that no image leads to,"
         " and all that were found from the images and the exemplars.",
         ["K", "images", "alone", "spurious", "minima"],
@@ -157,7 +157,7 @@ def times(record: Record) -> Table:
         ]
         rows.append([f"{size:,}", *cells])
     return Table(
-        f"Images seen when {percent(found['share'])} of samples are memorised, and when the"
+        f"Images seen when {exact_percent(found['share'])} of samples are memorised, and when the"
         " held-out loss is first within 5 % of its least, of each seed.",
         ["K", "memorising", "generalising"],
         rows,
@@ -174,7 +174,7 @@ def settings(record: Record) -> list[Table]:
         "halves": _told(design["halves"]),
         "looked at while training": _told(design["watch"]) + " images seen",
         "samples of such a look": f"{design['watched']:,}",
-        "σ of states": number(record["sigma"]),
+        "σ of states": f"{record['sigma']:.3g}",
         "trainings": f"{len(record['runs']):,}",
         "processor time": duration(record["processor_seconds"]),
         "energydiff fit": shlex.join(record["fit"]),

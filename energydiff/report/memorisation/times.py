@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from energydiff.report.memorisation.rows import (
     Record,
@@ -40,6 +41,8 @@ def times_plot(record: Record, path: str | Path) -> None:
     shown = sizes(record)
     with figure(path, 9.6, 7.0) as drawing:
         panels = drawing.subplots(2, 2)
+        panels[1, 1].sharey(panels[1, 0])
+        drawing.get_layout_engine().set(hspace=0.06)  # type: ignore[union-attr, call-arg]
         places = panels[0, 0], panels[1, 0], panels[1, 1]
         for axes, (name, title) in zip(places, WATCHED.items(), strict=True):
             for size, colour in zip(shown, shades(len(shown)), strict=True):
@@ -48,10 +51,12 @@ def times_plot(record: Record, path: str | Path) -> None:
             axes.set(xscale="log", xlabel=SEEN)
             axes.set_title(title)
         panels[0, 0].axhline(record["times"]["share"], color=QUIET, lw=0.8, ls=":")
-        panels[0, 0].set_ylim(0, 1)
+        panels[0, 0].set_ylim(-0.02, 1.02)
         for axes in places[1:]:
             axes.set_yscale("log")
-        panels[1, 1].sharey(panels[1, 0])
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         _growth(panels[0, 1], record["times"], shown)
         lines = [Line2D([], [], color=colour, lw=2) for colour in shades(len(shown))]
         labels = [f"K = {size:,}" for size in shown]

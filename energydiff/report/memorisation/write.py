@@ -1,5 +1,6 @@
 """Figures and page of a study: the record in, files out."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ NAME = "memorisation.html"
 def write_study(record: dict[str, Any], folder: Path) -> list[str]:
     """Figures of a study and one self-contained page about it, ``memorisation.html``.
 
-    What the record has nothing of is left out: states and fates without energies, times of trainings
-    that were not watched, halves, exemplars that are no images.
+    What the record has nothing of is left out: states and fates without energies, times without
+    looks during training, halves, exemplars that are no images.
 
     Args:
         record: what ``study.json`` holds.
@@ -59,9 +60,16 @@ def write_study(record: dict[str, Any], folder: Path) -> list[str]:
         times=tables.times(record) if was_watched(record) else None,
         settings=tables.settings(record),
     )
-    write_whole(folder / NAME, text.encode())
+    write_whole(folder / NAME, _lowered(text).encode())
     written = f"Written: {folder / NAME}, study.json and {len(drawn)} figures beside it."
     return [*(said for part in found for said in part), written]
+
+
+def _lowered(page: str) -> str:
+    """With the indices of K_c, δ_m and δ_s set low, between tags."""
+    return re.sub(
+        r"(?<=>)[^<>]+(?=<)", lambda text: re.sub(r"([Kδ])_(\w)", r"\1<sub>\2</sub>", text[0]), page
+    )
 
 
 def _figures(record: Record, folder: Path) -> list[str]:

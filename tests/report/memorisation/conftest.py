@@ -3,12 +3,12 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
@@ -22,20 +22,20 @@ SIZES = (4, 16, 32, 64, 128, 256, 512, 1024)
 WATCH = [500.0 * 2**i for i in range(9)]
 LEVELS = [0.08 * 1.9**i for i in range(7)]
 PHASES = ("memorised", "spurious", "generalised")
-D = 64
+D = 8  # eigenvalues
 
 Record = dict[str, Any]
 
 
-@pytest.fixture
-def make_record(tmp_path: Path) -> Callable[..., Record]:
-    """:func:`made_up`, and beside it in ``tmp_path`` what the runs left."""
+@pytest.fixture(scope="session")
+def make_study() -> Callable[..., Record]:
+    """Writes :func:`made_up` into a folder, with what runs of such a shape left there."""
 
-    def make(shape: Sequence[int] = (2,), **settings: Any) -> Record:
+    def make(folder: Path, shape: Sequence[int] = (2,), **settings: Any) -> Record:
         record = made_up(**settings)
-        write_json(tmp_path / "study.json", record)
-        write_runs(record, tmp_path, shape)
-        found: Record = json.loads((tmp_path / "study.json").read_text())
+        write_json(folder / "study.json", record)
+        write_runs(record, folder, shape)
+        found: Record = json.loads((folder / "study.json").read_text())
         return found
 
     return make
@@ -58,19 +58,19 @@ def made_up(
     Args:
         middle: K at which half is memorised.
         peak: largest spurious share above 0.01.
-        noise: standard deviation of shares between seeds.
+        noise: by which a seed is above the one before it, in every share.
     """
     random = np.random.default_rng(0)
     rows = []
     for size in sizes:
         for seed in seeds:
-            row = _run(random, size, seed, (middle, peak, noise), ["pixels", *features])
+            row = _run(size, seed, (middle, peak, noise), ["pixels", *features])
             row["watched"] = _watched(size, middle) if watched else {"images": []}
             if energies:
                 row |= _energy(random, size, row["spaces"]["pixels"]["samples"])
             rows.append(row)
     pairs = [
-        _run(random, size, 0, (middle, peak, noise), ["pixels", *features])
+        _run(size, 0, (middle, peak, noise), ["pixels", *features])
         | {"skip": size, "watched": {"images": []}}
         for size in halves
     ]
@@ -102,7 +102,6 @@ def made_up(
 
 
 def _run(
-    random: np.random.Generator,
     size: int,
     seed: int,
     law: tuple[float, float, float],
@@ -110,8 +109,8 @@ def _run(
 ) -> Record:
     middle, peak, noise = law
     off = math.log(size / middle)
-    memorised = float(np.clip(1 / (1 + math.exp(1.8 * off)) + noise * random.normal(), 0, 1))
-    spurious = 0.01 + peak * math.exp(-(off**2) / 2) + noise * float(random.normal())
+    memorised = float(np.clip(1 / (1 + math.exp(1.8 * off)) + noise * (seed - 1), 0, 1))
+    spurious = 0.01 + peak * math.exp(-(off**2) / 2) + noise * (seed - 1)
     spurious = float(np.clip(spurious, 0, 1 - memorised))
     shares = {
         "samples": (memorised, spurious, 1 - memorised - spurious, memorised),
@@ -175,14 +174,12 @@ def _energy(random: np.random.Generator, size: int, shares: Record) -> Record:
     return {"levels": LEVELS, "states": states, "minima": minima, "of_data": exact}
 
 
-def _fates(
-    random: np.random.Generator, sizes: Sequence[int], seeds: Sequence[int]
-) -> list[Record]:
+def _fates(random: np.random.Generator, sizes: Sequence[int], seeds: Sequence[int]) -> list[Record]:
     names = ("persists", "split", "valley", "memory", "gone")
     return [
         {"seed": seed, "from": a, "to": b, "fates": random.choice(names, 2 * (i % 4)).tolist()}
         for seed in seeds
-        for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+        for i, (a, b) in enumerate(pairwise(sizes))
     ]
 
 
@@ -208,7 +205,7 @@ def write_runs(record: Record, folder: Path, shape: Sequence[int]) -> None:
             continue
         np.savez(
             run / "phases.npz",
-            phase=random.integers(1 if size > 500 else 0, 3, 30),
+            phase=random.choice(3, 30, p=_shares_of(record, size)),
             nearest=random.integers(0, size, (30, 2)),
         )
         denoiser = build_denoiser(MLP(tuple(shape), width=4, depth=1), 0.5, "inner_product")
@@ -223,6 +220,6 @@ def write_runs(record: Record, folder: Path, shape: Sequence[int]) -> None:
         save_model(SavedModel(denoiser, Normalization(0, 16), (), config), run / "export")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+def _shares_of(record: Record, size: int) -> list[float]:
+    run = next(run for run in record["runs"] if run["images"] == size)
+    return [run["spaces"]["pixels"]["samples"][name] for name in PHASES]
