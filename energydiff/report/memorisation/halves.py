@@ -40,7 +40,7 @@ def _cosines(axes: Axes, record: Record) -> None:
     ):
         values = real([row[kind] for row in record["halves"]])
         axes.plot(shown, values, color=colour, ls=dashes, marker="o", ms=3.5, label=noise)
-    axes.set_ylim(min(0, *axes.get_ylim()), 1)
+    axes.set_ylim(min(0, axes.get_ylim()[0]) - 0.05, 1.02)
     _finish(axes, "cosine between samples", shown)
     axes.legend(fontsize=8.5)
 

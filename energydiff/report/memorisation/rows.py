@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from energydiff.report.style import PALETTE, QUIET
@@ -66,6 +67,15 @@ def means(rows: Iterable[Sequence[float | None]]) -> Values:
 def shades(count: int) -> list[str]:
     """Colours of one sequence, from dark to light, none too light for a thin line."""
     return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 0.88, count))]
+
+
+def plain_log(axis: Axis) -> None:
+    """A logarithmic axis with plain numbers, that is drawn on already: decades, and where these are
+    few 2 and 5 of each."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def size_axis(axes: Axes, shown: Sequence[int], label: str | None = SIZE) -> None:

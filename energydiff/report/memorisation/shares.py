@@ -31,7 +31,7 @@ def shares_plot(record: Record, path: str | Path) -> None:
         lines = [Line2D([], [], color=colour, marker="o", ms=4) for colour in PHASES.values()]
         lines.append(Line2D([], [], color=INK, lw=1, ls="--"))
         labels = [*PHASES, "held-out images, same rule"]
-        drawing.legend(lines, labels, loc="outside lower center", ncols=4)
+        drawing.legend(lines, labels, loc="outside lower center", ncols=4 if columns > 1 else 2)
 
 
 def _draw(axes: Axes, found: Mapping[str, Any]) -> None:

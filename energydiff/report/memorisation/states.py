@@ -73,7 +73,7 @@ def _against_size(axes: Axes, record: Record, measured: Callable[[States], Value
 def _dashed(axes: Axes, record: Record) -> None:
     for kind, colour in CLASSES.items():
         middle = _quartiles(record, kind, lambda states: real(states["V_of_data"]))[1]
-        axes.plot(sizes(record), middle, color=colour, ls="--", lw=1)
+        axes.plot(sizes(record), middle, color=colour, ls="--", lw=1, marker="_", ms=5)
 
 
 def _quartiles(record: Record, kind: str, measured: Callable[[States], Values]) -> Values:

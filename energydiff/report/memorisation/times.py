@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from energydiff.report.memorisation.rows import (
     Record,
     Values,
     main_runs,
     means,
+    plain_log,
     real,
     shades,
     size_axis,
@@ -50,13 +50,12 @@ def times_plot(record: Record, path: str | Path) -> None:
                 axes.plot(images, values, color=colour, lw=1.6, marker="o", ms=2.5)
             axes.set(xscale="log", xlabel=SEEN)
             axes.set_title(title)
+            plain_log(axes.xaxis)
         panels[0, 0].axhline(record["times"]["share"], color=QUIET, lw=0.8, ls=":")
         panels[0, 0].set_ylim(-0.02, 1.02)
         for axes in places[1:]:
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            plain_log(axes.yaxis)
         _growth(panels[0, 1], record["times"], shown)
         lines = [Line2D([], [], color=colour, lw=2) for colour in shades(len(shown))]
         labels = [f"K = {size:,}" for size in shown]
@@ -91,6 +90,7 @@ def _growth(axes: Axes, times: Mapping[str, Any], shown: list[int]) -> None:
         label = f"τ = {fit['rate']:.3g} K{r2}"
         axes.plot(x, fit["rate"] * x, color=KINDS["memorising"], lw=1.2, label=label)
     axes.set(yscale="log", ylabel=SEEN)
+    plain_log(axes.yaxis)
     axes.set_title("when it begins")
     size_axis(axes, shown)
     axes.legend(fontsize=8)
