@@ -179,6 +179,6 @@ def _of_data(record: Record) -> str:
         for row in (first, last)[: len(rows)]
     ]
     return (
-        f"In the exact energy of the training sets themselves {listed(told)}; minima that no image"
-        f" leads to, from the same starts: {spurious or 'none'}."
+        f"In the exact energy of the training sets themselves {listed(told)}; minima that"
+        f" several images share or none leads to: {spurious:,}."
     )

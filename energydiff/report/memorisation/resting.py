@@ -35,7 +35,7 @@ class OfData:
         size: K.
         images: training images, each once.
         alone: with a minimum to themselves.
-        spurious: minima that no training image leads to.
+        spurious: minima that several training images share or that none leads to.
         minima: all.
     """
 

@@ -125,8 +125,8 @@ def exact(record: Record) -> Table:
     ]
     return Table(
         f"Minima of the exact energy of the training sets at σ = {record['sigma']:.3g}, summed"
-        " over seeds: images, those with a minimum to themselves, minima that no image leads to,"
-        " and all that were found from the images and the exemplars.",
+        " over seeds: images, those with a minimum to themselves, minima that several images share"
+        " or none leads to, and all that were found from the images and the exemplars.",
         ["K", "images", "alone", "spurious", "minima"],
         rows,
     )
