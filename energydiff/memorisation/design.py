@@ -39,15 +39,19 @@ class Design:
     def __post_init__(self) -> None:
         if not self.sizes or not self.seeds or min(*self.sizes, *self.halves, 10**9) < 1:
             raise UserError("a study needs sizes of at least 1, and a seed.")
+        for name in ("sizes", "seeds", "halves"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise UserError(f"{name} {list(given)} names one twice: name each once.")
 
     def main(self) -> list[Run]:
         """The runs whose shares are counted, the smallest first."""
-        return [Run(size, seed) for size in sorted(set(self.sizes)) for seed in self.seeds]
+        return [Run(size, seed) for size in sorted(self.sizes) for seed in self.seeds]
 
     def pairs(self) -> list[tuple[Run, Run]]:
         """The runs on disjoint halves."""
         seed = self.seeds[0]
-        return [(Run(size, seed), Run(size, seed, size)) for size in sorted(set(self.halves))]
+        return [(Run(size, seed), Run(size, seed, size)) for size in sorted(self.halves)]
 
     def runs(self) -> list[Run]:
         """All, each once."""

@@ -254,9 +254,9 @@ def _measure(folder: Path, looks: Looks, rule: Rule, sigma: float) -> dict[str, 
     }
 
 
-def followed(first: Path, second: Path, rule: Rule, sigma: float) -> dict[str, Any]:
+def followed(first: Path, second: Path, looks: Looks, rule: Rule, sigma: float) -> dict[str, Any]:
     """What the spurious minima of one run have become in the run of more images."""
-    settings = {"from": first.name, "rule": asdict(rule), "sigma": sigma}
+    settings = {"from": first.name, "looks": asdict(looks), "rule": asdict(rule), "sigma": sigma}
 
     def work() -> dict[str, Any]:
         with np.load(first / "minima.npz") as arrays:

@@ -192,7 +192,11 @@ class Study:
         fates = self._each(
             "Following minima",
             followed,
-            [(self.place(a), self.place(b), rule, sigma) for a, b in steps if any(measured)],
+            [
+                (self.place(a), self.place(b), self.looks, rule, sigma)
+                for a, b in steps
+                if any(measured)
+            ],
         )
         halves = self._each(
             "Comparing halves", beside, [(self.place(a), self.place(b)) for a, b in design.pairs()]

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import scipy
+import torch
 
 from energydiff.errors import UserError
+from energydiff.landscape.basins import wilson
 from energydiff.memorisation.phases import Phase
 from energydiff.memorisation.times import generalising_time, growth, memorising_time
 
@@ -86,6 +88,8 @@ def time_table(runs: Runs, share: float) -> dict[str, Any]:
                 "generalising": generalising_time(series["held_out_loss"]),
             }
         )
+        if rows[-1]["memorising"] <= watched["images"][0]:
+            rows[-1]["memorising"] = math.nan  # begun before the first look, nobody knows when
     fits: dict[str, Any] = {}
     for name in ("memorising", "generalising"):
         # A size counts where every seed got there: late ones alone would bend the fit.
@@ -130,8 +134,19 @@ def _peak(by_size: Mapping[int, Runs], space: str) -> dict[str, Any]:
 
     at = max(by_size, key=lambda size: _mean(differences(by_size[size]))["mean"])
     values = differences(by_size[at])
-    widened = _mean(values, 1 - (1 - LEVEL) / len(by_size))
     found = _mean(values)
+    # For having chosen the size among several, and for the few held-out images of the control,
+    # which all seeds share.
+    shares = [run["spaces"][space]["samples"]["spurious"] for run in by_size[at]]
+    share = _mean(shares, 1 - (1 - LEVEL) / len(by_size))
+    control = by_size[at][0]["spaces"][space]["held_out"]
+    seen = torch.tensor(control["spurious"] * control["count"])
+    low, high = (float(end) for end in wilson(seen, control["count"]))
+    widened = {
+        "mean": found["mean"],
+        "low": share["low"] - high,
+        "high": share["high"] - low,
+    }
     return {
         "images": at,
         "difference": found,

@@ -49,6 +49,7 @@ def run(images: int, seed: int, memorised: float, spurious: float, control: floa
             "spurious": spurious,
             "generalised": 1 - memorised - spurious,
             "copies": memorised,
+            "count": 1_000,
         }
 
     watched = {
@@ -87,6 +88,8 @@ def test_the_table_of_times() -> None:
     assert len(found["runs"]) == 6
     assert found["fits"]["memorising"]["sizes"] == [8, 32, 128]
     assert found["fits"]["generalising"]["exponent"] == pytest.approx(0, abs=1e-9)
+    early = [{**one, "watched": one["watched"] | {"memorised": [0.2, 0.6, 1.0]}} for one in runs]
+    assert all(math.isnan(row["memorising"]) for row in time_table(early, 0.1)["runs"])
     bare = [{**one, "watched": {"images": []}} for one in runs]
     assert time_table(bare, 0.1) == {
         "runs": [],
