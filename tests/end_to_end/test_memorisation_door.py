@@ -116,9 +116,8 @@ def test_a_training_that_fails_is_named(
     door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the last line of what it said."""
-    monkeypatch.setattr(
-        study_module.Study, "arguments", lambda self, run: ["--config", "none.yaml"]
-    )
+    wrong = ["--config", "none.yaml"]
+    monkeypatch.setattr(study_module.Study, "arguments", lambda self, run: wrong)
     done = door(*asked(tmp_path, "--seeds", "[0]"))
     assert "training" in done.sentence and "4_seed0 failed" in done.sentence
     assert "none.yaml" in done.sentence
