@@ -6,10 +6,12 @@ from energydiff.memorisation.looking import Looks
 from energydiff.memorisation.minima import (
     ExactMinima,
     Rest,
+    Scan,
     Window,
     exact_minima,
     fates,
     rest,
+    scan,
     spurious_window,
 )
 from energydiff.memorisation.phases import Phase, Rule, Sorted, sort_samples
@@ -17,7 +19,6 @@ from energydiff.memorisation.states import (
     States,
     local_dimension,
     measure_states,
-    separating_noise,
 )
 from energydiff.memorisation.study import Study
 from energydiff.memorisation.times import Growth, generalising_time, growth, memorising_time
@@ -32,6 +33,7 @@ __all__ = [
     "Rest",
     "Rule",
     "Run",
+    "Scan",
     "Sorted",
     "States",
     "Study",
@@ -45,7 +47,7 @@ __all__ = [
     "measure_states",
     "memorising_time",
     "rest",
-    "separating_noise",
+    "scan",
     "sort_samples",
     "spurious_window",
 ]

@@ -25,17 +25,16 @@ from energydiff.evaluation.settings import named_sampler
 from energydiff.files import whole, write_json
 from energydiff.landscape.surface import Surface
 from energydiff.memorisation.halves import compare_halves
-from energydiff.memorisation.minima import exact_minima, fates, rest
+from energydiff.memorisation.minima import exact_minima, fates, rest, scan
 from energydiff.memorisation.phases import Phase, Rule, Sorted, sort_samples, without_copies
-from energydiff.memorisation.states import measure_states, separating_noise
+from energydiff.memorisation.states import measure_states
 from energydiff.progress import with_progress
 from energydiff.sampling import geometric_sigmas
 from energydiff.saving import SavedModel, open_model
 
 PIXELS = "pixels"
 LEVELS = 7  # of noise, for local dimensions and basins
-FINER = 13  # among which that is sought where classes separate
-COPIES, FEW = 64, 8  # memorised samples that say so, at most and at least
+RESTS = 9  # at which exemplars are let down
 KINDS = tuple(phase.name.lower() for phase in Phase)
 
 
@@ -190,20 +189,30 @@ def exemplars(folder: Path, run: Opened, count: int) -> dict[str, Tensor]:
     return chosen | {"held_out": run.held_out.clean(count), "train": run.train.clean(count)}
 
 
-def found_noise(folder: Path, delta: float) -> float | None:
-    """The noise at which memories of this run are states of their own: see
-    :func:`separating_noise`; ``None`` where it makes few copies, or has no energy."""
+def scanned_run(folder: Path, looks: Looks, rule: Rule) -> dict[str, Any]:
+    """At every noise level, how many exemplars of each phase come to rest at a training image, and
+    how many elsewhere; of a model without an energy, nothing."""
+    settings = {"looks": asdict(looks), "rule": asdict(rule)}
+    return kept(folder / "scanned.json", settings, partial(_scan, folder, looks, rule))
+
+
+def _scan(folder: Path, looks: Looks, rule: Rule) -> dict[str, Any]:
     run = Opened.at(folder)
-    samples = torch.from_numpy(np.load(folder / "samples.npy"))
-    with np.load(folder / "phases.npz") as arrays:
-        copies = torch.from_numpy(arrays["phase"]) == int(Phase.MEMORISED)
-        nearest = torch.from_numpy(arrays["nearest"])[:, 0]
-    x = samples[copies][:COPIES]
-    if len(x) < FEW or run.saved.denoiser.energy is None:
-        return None
-    homes = run.train.select(nearest[copies][:COPIES].numpy()).clean()
-    levels = geometric_sigmas(FINER - 1, run.levels[0], run.sigma_data).tolist()
-    return separating_noise(Surface(run.saved.denoiser), x, homes, levels, delta)
+    if run.saved.denoiser.energy is None:
+        return {}
+    levels = geometric_sigmas(RESTS - 1, run.levels[0], 2 * run.sigma_data).flip(0).tolist()
+    found = {}
+    for name, x in exemplars(folder, run, looks.exemplars).items():
+        if name in KINDS and len(x):
+            surface = Surface(run.saved.denoiser)
+            rests = scan(surface, x, run.train.clean(), levels, rule.memorised)
+            found[name] = {
+                "count": len(x),
+                "home": rests.home.sum(1).tolist(),
+                "spurious": rests.spurious.sum(1).tolist(),
+                "moved": rests.moved.median(1).values.tolist(),
+            }
+    return {"rests": {"sigma": levels, "phases": found}}
 
 
 def measured_run(folder: Path, looks: Looks, rule: Rule, sigma: float) -> dict[str, Any]:

@@ -32,6 +32,39 @@ Fate = Literal["persists", "memory", "valley", "split", "gone"]
 
 
 @dataclass(frozen=True)
+class Scan:
+    """How n samples come to rest at S noise levels.
+
+    Attributes:
+        home: at a state within δ of a training sample, (S, n).
+        spurious: at one that is further from all, (S, n); where neither, the search did not end.
+        moved: how far from the sample, (S, n), units of x.
+    """
+
+    home: Tensor
+    spurious: Tensor
+    moved: Tensor
+
+
+def scan(surface: Surface, x: Tensor, train: Tensor, sigmas: Sequence[float], delta: float) -> Scan:
+    """Let samples x (n, \\*shape) down at every noise level, in float32 where a network is asked.
+
+    Args:
+        train: what the model was trained on, (K, \\*shape).
+        delta: δ, units of x.
+    """
+    coarse = surface.coarse
+    start = coarse.flat(x).repeat(len(sigmas), 1)
+    levels = torch.tensor(sigmas).to(start).repeat_interleave(len(x))
+    low = descend(coarse, start, levels, steps=300)
+    search = newton(coarse, low, levels, 0, steps=40, tolerance=COARSE, task="Coming to rest")
+    away = nearest(coarse.shaped(search.x), train)[0]
+    ended, near = search.converged.cpu(), away <= delta
+    parts = ended & near, ended & ~near, (search.x - start).norm(dim=1).cpu()
+    return Scan(*(part.view(len(sigmas), len(x)) for part in parts))
+
+
+@dataclass(frozen=True)
 class Rest:
     """Where n samples come to rest at one noise.
 

@@ -12,7 +12,6 @@ from energydiff.energies.base import sigma_vector
 from energydiff.errors import UserError
 from energydiff.landscape.basins import Recovery, recovery
 from energydiff.landscape.critical import DENSE, spectrum
-from energydiff.landscape.search import descend
 from energydiff.landscape.surface import Surface
 from energydiff.likelihood.divergence import denoise_and_divergence, trace_probes
 
@@ -124,20 +123,3 @@ def local_dimension(model: Denoiser, x: Tensor, sigma: float, seed: int = 0) -> 
     probes = trace_probes(x, None if dim <= DENSE else PROBES, seed)
     denoised, divergence = denoise_and_divergence(model, x, sigma, probes)
     return divergence + (x - denoised).flatten(1).square().sum(1) / sigma**2
-
-
-def separating_noise(
-    surface: Surface, x: Tensor, train: Tensor, levels: Sequence[float], delta: float
-) -> float:
-    """The highest of the noise levels at which memorised samples are still states of their own.
-
-    At least nine in ten of x (n, \\*shape) rest within δ of the training sample (n, \\*shape) that
-    they are copies of. The lowest level where there is none.
-    """
-    coarse = surface.coarse
-    start, home = coarse.flat(x), coarse.flat(train)
-    for level in sorted(levels, reverse=True):
-        end = descend(coarse, start, level, steps=500, tolerance=1e-4)
-        if float(((end - home).norm(dim=1) <= delta).double().mean()) >= 0.9:
-            return level
-    return min(levels)

@@ -23,16 +23,15 @@ from energydiff.memorisation.design import Design, Run
 from energydiff.memorisation.looking import (
     PIXELS,
     Looks,
-    Opened,
     beside,
     followed,
-    found_noise,
     kept,
     measured_run,
+    scanned_run,
     sorted_run,
 )
 from energydiff.memorisation.phases import Rule, without_copies
-from energydiff.memorisation.summary import summary, time_table
+from energydiff.memorisation.summary import resting_noise, summary, time_table
 from energydiff.memorisation.times import BEGUN
 from energydiff.memorisation.trainings import train_missing
 from energydiff.progress import progress, with_progress
@@ -52,8 +51,7 @@ class Study:
         folder: ``runs/`` and ``study.json`` go there.
         jobs: trainings, or runs looked at, at a time.
         imports: modules of the user's own.
-        sigma: noise at which states and minima are looked at; by default that at which memorised
-            samples of the first run are still states of their own.
+        sigma: noise at which states and minima are looked at; see :func:`resting_noise`.
     """
 
     design: Design
@@ -178,7 +176,12 @@ class Study:
             sorted_run,
             [(self.place(run), self.looks, self.rules) for run in runs],
         )
-        sigma = self.sigma or self._noise()
+        scans = self._each(
+            "Letting samples down",
+            scanned_run,
+            [(self.place(run), self.looks, rule) for run in main],
+        )
+        sigma = self.sigma or resting_noise(scans)
         measured = self._each(
             "Measuring states",
             measured_run,
@@ -205,8 +208,8 @@ class Study:
             asdict(run) | found | {"watched": self._watched(run)}
             for run, found in zip(runs, shares, strict=True)
         ]
-        for row, found in zip(rows[: len(main)], measured, strict=True):
-            row |= found
+        for row, *found in zip(rows[: len(main)], scans, measured, strict=True):
+            row |= found[0] | found[1]
         spaces = list(self.rules)
         record = {
             "fit": list(self.fit),
@@ -243,16 +246,6 @@ class Study:
         )
         write_json(file, before + now)
         return before + now
-
-    def _noise(self) -> float:
-        """Where memories are states of their own in all runs of the first seed that have any."""
-        rule = self.rules[PIXELS]
-        runs = [run for run in self.design.main() if run.seed == self.design.seeds[0]]
-        found = self._each(
-            "Choosing the noise", found_noise, [(self.place(run), rule.memorised) for run in runs]
-        )
-        known = [sigma for sigma in found if sigma is not None]
-        return float(min(known, default=0.25 * Opened.at(self.place(runs[0])).sigma_data))
 
     def _watched(self, run: Run) -> dict[str, list[float]]:
         """What the looks during training saw."""

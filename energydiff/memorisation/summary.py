@@ -107,6 +107,32 @@ def time_table(runs: Runs, share: float) -> dict[str, Any]:
     return {"runs": rows, "fits": fits, "share": share}
 
 
+def resting_noise(scans: Sequence[Mapping[str, Any]]) -> float:
+    """The noise at which most exemplars rest in states that are no training image; where none does,
+    the highest at which nine in ten memorised ones rest at one.
+
+    Args:
+        scans: of the runs of a study, ``rests`` of ``study.json``.
+    """
+    known = [one["rests"] for one in scans if one]
+    if not known:
+        return 0.0  # of baselines, which have no states
+    levels = known[0]["sigma"]
+
+    def total(what: str, phases: Sequence[str]) -> list[int]:
+        found = [one["phases"].get(name) for one in known for name in phases]
+        counts = [one[what] for one in found if one is not None]
+        return [sum(column) for column in zip(*counts, strict=True)]
+
+    spurious = total("spurious", ("spurious", "generalised"))
+    if any(spurious):
+        return float(levels[spurious.index(max(spurious))])
+    home = total("home", ("memorised",))
+    count = sum(one["phases"].get("memorised", {"count": 0})["count"] for one in known)
+    good = [level for level, part in zip(levels, home, strict=False) if part >= 0.9 * count]
+    return float(max(good, default=levels[len(levels) // 2]))
+
+
 def _mean(values: Sequence[float], level: float = LEVEL) -> dict[str, float]:
     """Mean with Student's interval over seeds; of one seed no interval."""
     array = np.asarray(values, float)

@@ -15,7 +15,7 @@ from energydiff.memorisation import (
     local_dimension,
     measure_states,
     rest,
-    separating_noise,
+    scan,
     spurious_window,
 )
 
@@ -99,13 +99,15 @@ def test_what_becomes_of_a_spurious_minimum() -> None:
     assert fates(empirical(triangle), centre[:0], triangle, sigma, 0.4) == []
 
 
-def test_the_noise_at_which_memories_are_states_of_their_own() -> None:
-    """Of two points 2 apart: below the pitchfork at 1, and within δ of where they are stored."""
+def test_where_samples_come_to_rest_at_several_noise_levels() -> None:
+    """Of two points 2 apart: at their own below the pitchfork at 1, between the two above it."""
     points = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double()
-    levels = [0.2, 0.4, 0.6, 0.8, 0.95, 1.1]
-    assert separating_noise(empirical(points), points, points, levels, 0.2) == 0.8
-    assert separating_noise(empirical(points), points, points, levels, 0.9) == 0.95
-    assert separating_noise(empirical(points), points, -points, levels, 0.2) == 0.2
+    samples = points + torch.tensor([[0.1, 0.2], [0.0, -0.1]]).double()
+    found = scan(empirical(points), samples, points, [0.3, 0.8, 1.2], 0.2)
+    assert found.home.tolist() == [[True, True], [True, True], [False, False]]
+    assert torch.equal(found.spurious, ~found.home)
+    assert found.moved[0] == pytest.approx([math.hypot(0.1, 0.2), 0.1], abs=1e-4)
+    assert found.moved[2] == pytest.approx([math.hypot(1.1, 0.2), math.hypot(1, 0.1)], abs=1e-3)
 
 
 # T12

@@ -6,7 +6,7 @@ import pytest
 
 from energydiff.errors import UserError
 from energydiff.memorisation import generalising_time, growth, memorising_time
-from energydiff.memorisation.summary import crossing, summary, time_table
+from energydiff.memorisation.summary import crossing, resting_noise, summary, time_table
 
 
 def test_memorising_begins_between_two_looks() -> None:
@@ -80,6 +80,22 @@ def test_a_peak_above_the_control_and_one_that_is_not() -> None:
     assert not summary(noisy, "pixels")["peak"]["above_control"]
     alone = summary(clear[::3], "pixels")["peak"]
     assert not alone["above_control"] and math.isnan(alone["difference"]["low"])
+
+
+def test_the_noise_that_a_study_looks_at() -> None:
+    """Where most samples rest in states that are no training image; else where memories hold."""
+
+    def scanned(spurious: list[int], home: list[int]) -> dict:
+        phases = {
+            "memorised": {"count": 8, "home": home, "spurious": [0, 0, 0]},
+            "spurious": {"count": 8, "home": [0, 0, 0], "spurious": spurious},
+        }
+        return {"rests": {"sigma": [0.1, 0.3, 0.9], "phases": phases}}
+
+    assert resting_noise([scanned([0, 1, 2], [8, 8, 0]), scanned([0, 3, 1], [8, 8, 0])]) == 0.3
+    assert resting_noise([scanned([0, 0, 0], [8, 8, 0])]) == 0.3
+    assert resting_noise([scanned([0, 0, 0], [8, 6, 0]), {}]) == 0.1
+    assert resting_noise([{}]) == 0
 
 
 def test_the_table_of_times() -> None:

@@ -15,6 +15,7 @@ from energydiff.report.memorisation.numbers import (
     plural,
 )
 from energydiff.report.memorisation.resting import of_data, resting
+from energydiff.report.memorisation.rests import rested
 from energydiff.report.memorisation.rows import Record, has_energies, name, sizes
 
 SPACE = "pixels"
@@ -37,7 +38,7 @@ def findings(record: Record) -> list[list[str]]:
     ]
     beside = [_times(record["times"]), _halves(record)]
     if has_energies(record):
-        energy = [_minima(record), _fates(record), _of_data(record)]
+        energy = [_rests(record), _minima(record), _fates(record), _of_data(record)]
     else:
         energy = ["The models have no energy, so there are no states and no minima to look at."]
     paragraphs = (shares, beside, energy)
@@ -141,6 +142,21 @@ def _halves(record: Record) -> str:
             f" a cosine of {fixed(row['samples'], 2)} (by chance {fixed(row['chance'], 2)})"
         )
     return f"Two models of disjoint halves: {'; '.join(told)}."
+
+
+def _rests(record: Record) -> str:
+    """Over all sizes, of what was no copy when it was generated."""
+    told = []
+    for phase in ("spurious", "generalised"):
+        found = rested(record, phase)
+        if found is not None:
+            home, away = found["home"], found["spurious"]
+            at = [f"{found['sigma'][int(part.argmax())]:.3g}" for part in (home, away)]
+            told.append(
+                f"of {plural(found['count'], phase + ' sample')} at most {home.max()} at a training"
+                f" image (at σ = {at[0]}) and at most {away.max()} elsewhere (at σ = {at[1]})"
+            )
+    return f"Let down at a fixed noise come to rest {listed(told)}." if told else ""
 
 
 def _minima(record: Record) -> str:

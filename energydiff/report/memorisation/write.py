@@ -13,6 +13,7 @@ from energydiff.report.memorisation.exemplars import exemplars_plot
 from energydiff.report.memorisation.fates import counted, fates_plot
 from energydiff.report.memorisation.findings import findings
 from energydiff.report.memorisation.halves import halves_plot
+from energydiff.report.memorisation.rests import rests_plot, was_scanned
 from energydiff.report.memorisation.rows import Record, has_energies
 from energydiff.report.memorisation.shares import shares_plot
 from energydiff.report.memorisation.states import states_plot
@@ -78,6 +79,7 @@ def _figures(record: Record, folder: Path) -> list[str]:
     plots: dict[str, tuple[bool, Callable[[Record, Path], None]]] = {
         "shares": (True, shares_plot),
         "states": (energies, states_plot),
+        "rests": (was_scanned(record), rests_plot),
         "times": (was_watched(record), times_plot),
         "fates": (bool(counted(record)), fates_plot),
         "halves": (bool(record["halves"]), halves_plot),

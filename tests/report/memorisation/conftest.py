@@ -171,7 +171,23 @@ def _energy(random: np.random.Generator, size: int, shares: Record) -> Record:
             }
     alone = size if size < 100 else size // 3
     exact = {"alone": alone, "spurious": int(size > 100), "minima": alone + 1}
-    return {"levels": LEVELS, "states": states, "minima": minima, "of_data": exact}
+    counts = {kind: row["count"] for kind, row in states.items() if kind in PHASES}
+    rests = {
+        "sigma": LEVELS,
+        "phases": {
+            kind: {
+                "count": n,
+                "home": [n - min(i, n) for i in range(len(LEVELS))],
+                "spurious": [min(i, n) for i in range(len(LEVELS))],
+                "moved": [0.2 * i for i in range(len(LEVELS))],
+            }
+            for kind, n in counts.items()
+        },
+    }
+    return {
+        **{"levels": LEVELS, "states": states, "minima": minima, "of_data": exact},
+        "rests": rests,
+    }
 
 
 def _fates(random: np.random.Generator, sizes: Sequence[int], seeds: Sequence[int]) -> list[Record]:

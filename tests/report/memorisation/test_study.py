@@ -15,7 +15,7 @@ from energydiff.report.memorisation.numbers import duration, share_limits
 from energydiff.report.memorisation.rows import means
 
 Make = Callable[..., dict[str, Any]]
-FIGURES = {"shares", "exemplars", "states", "times", "fates", "halves"}
+FIGURES = {"shares", "exemplars", "states", "rests", "times", "fates", "halves"}
 FEW = {"sizes": (16, 256), "seeds": (0, 1), "halves": (), "features": ()}
 
 
@@ -131,7 +131,7 @@ def test_a_study_of_vectors_without_energies_halves_and_looks(
 def test_one_size_and_one_seed_are_drawn(make_study: Make, tmp_path: Path) -> None:
     record = make_study(tmp_path, **FEW | {"sizes": (16,), "seeds": (0,), "halves": (16,)})
     write_study(record, tmp_path)
-    assert drawn(tmp_path) == {"shares", "states", "times", "halves"}
+    assert drawn(tmp_path) == {"shares", "states", "rests", "times", "halves"}
     assert "not finite" not in text_of(tmp_path)
 
 
