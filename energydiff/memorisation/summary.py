@@ -108,29 +108,25 @@ def time_table(runs: Runs, share: float) -> dict[str, Any]:
 
 
 def resting_noise(scans: Sequence[Mapping[str, Any]]) -> float:
-    """The noise at which most exemplars rest in states that are no training image; where none does,
-    the highest at which nine in ten memorised ones rest at one.
+    """The noise at which classes separate best: where the share of memorised exemplars that rest at
+    a training image, and the share of the others that rest elsewhere, have the largest sum. Of
+    several such noise levels the highest.
 
     Args:
-        scans: of the runs of a study, ``rests`` of ``study.json``.
+        scans: of the runs of a study, with ``rests`` as in ``study.json``.
     """
     known = [one["rests"] for one in scans if one]
     if not known:
         return 0.0  # of baselines, which have no states
-    levels = known[0]["sigma"]
+    levels = np.asarray(known[0]["sigma"])
 
-    def total(what: str, phases: Sequence[str]) -> list[int]:
-        found = [one["phases"].get(name) for one in known for name in phases]
-        counts = [one[what] for one in found if one is not None]
-        return [sum(column) for column in zip(*counts, strict=True)]
+    def share(what: str, *phases: str) -> Any:
+        found = [one["phases"][name] for one in known for name in phases if name in one["phases"]]
+        count = sum(one["count"] for one in found)
+        return sum(np.asarray(one[what]) for one in found) / max(1, count) + 0 * levels
 
-    spurious = total("spurious", ("spurious", "generalised"))
-    if any(spurious):
-        return float(levels[spurious.index(max(spurious))])
-    home = total("home", ("memorised",))
-    count = sum(one["phases"].get("memorised", {"count": 0})["count"] for one in known)
-    good = [level for level, part in zip(levels, home, strict=False) if part >= 0.9 * count]
-    return float(max(good, default=levels[len(levels) // 2]))
+    score = share("home", "memorised") + share("spurious", "spurious", "generalised")
+    return float(levels[score >= score.max() - 1e-9].max())
 
 
 def _mean(values: Sequence[float], level: float = LEVEL) -> dict[str, float]:

@@ -83,7 +83,7 @@ def test_a_peak_above_the_control_and_one_that_is_not() -> None:
 
 
 def test_the_noise_that_a_study_looks_at() -> None:
-    """Where most samples rest in states that are no training image; else where memories hold."""
+    """Where memories hold and other samples rest elsewhere; of equal ones the highest."""
 
     def scanned(spurious: list[int], home: list[int]) -> dict:
         phases = {
@@ -92,9 +92,13 @@ def test_the_noise_that_a_study_looks_at() -> None:
         }
         return {"rests": {"sigma": [0.1, 0.3, 0.9], "phases": phases}}
 
-    assert resting_noise([scanned([0, 1, 2], [8, 8, 0]), scanned([0, 3, 1], [8, 8, 0])]) == 0.3
+    assert resting_noise([scanned([0, 1, 2], [8, 8, 0]), scanned([0, 3, 8], [8, 8, 0])]) == 0.3
+    assert resting_noise([scanned([0, 1, 8], [8, 8, 4])]) == 0.9
     assert resting_noise([scanned([0, 0, 0], [8, 8, 0])]) == 0.3
     assert resting_noise([scanned([0, 0, 0], [8, 6, 0]), {}]) == 0.1
+    only = scanned([0, 0, 0], [8, 8, 8])
+    del only["rests"]["phases"]["spurious"]
+    assert resting_noise([only]) == 0.9
     assert resting_noise([{}]) == 0
 
 
