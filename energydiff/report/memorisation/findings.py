@@ -153,10 +153,11 @@ def _rests(record: Record) -> str:
             home, away = found["home"], found["spurious"]
             at = [f"{found['sigma'][int(part.argmax())]:.3g}" for part in (home, away)]
             told.append(
-                f"of {plural(found['count'], phase + ' sample')} at most {home.max()} at a training"
-                f" image (at σ = {at[0]}) and at most {away.max()} elsewhere (at σ = {at[1]})"
+                f"of {plural(found['count'], phase + ' sample')} at most {home.max()} come to rest"
+                f" at a training image (at σ = {at[0]}) and at most {away.max()} elsewhere"
+                f" (at σ = {at[1]})"
             )
-    return f"Let down at a fixed noise come to rest {listed(told)}." if told else ""
+    return f"Let down at a fixed noise, {'; '.join(told)}." if told else ""
 
 
 def _minima(record: Record) -> str:
