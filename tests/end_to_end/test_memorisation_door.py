@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from energydiff.memorisation import study as study_module
 
@@ -133,3 +134,28 @@ def test_settings_of_another_time_are_not_taken_for_these(tmp_path: Path) -> Non
     assert kept(file, {"a": [1, 3]}, lambda: {"x": 3.0}) == {"x": 3.0}
     file.write_text(file.read_text()[:20])
     assert kept(file, {"a": [1, 3]}, lambda: {"x": 4.0}) == {"x": 4.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10", "celeba"])
+def test_the_studies_for_a_gpu_pass_a_dry_run(process: Door, tmp_path: Path, name: str) -> None:
+    """At full width, on made data of the right form and smaller batches."""
+    random = np.random.default_rng(0)
+    data = tmp_path / ("cifar-10-batches-bin" if name == "cifar10" else "data")
+    data.mkdir()
+    if name == "cifar10":
+        for batch in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+            records = random.integers(0, 256, (120, 3_073), np.uint8)
+            records[:, 0] %= 10
+            (data / f"{batch}.bin").write_bytes(records.tobytes())
+    else:
+        for i in range(900):
+            image = Image.fromarray(random.integers(0, 256, (80, 66, 3), np.uint8))
+            image.save(data / f"{i:06d}.jpg")
+    done = process(
+        *("memorisation", "--config", f"configs/memorisation/{name}.yaml", "--dry_run", "true"),
+        *("--sizes", "[8, 128]", "--halves", "[8]", "--out", tmp_path / "out", "--"),
+        *("--data.source.root", data, "--data.batch_size", "4", "--trainer.precision", "32"),
+    )
+    assert done.code == 0, done.err
+    assert "8_seed0: two steps ran." in done.out and "128_seed0: two steps ran." in done.out
