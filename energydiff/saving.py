@@ -25,7 +25,7 @@ from energydiff.data.normalization import Normalization
 from energydiff.energies import Denoiser, NoiseRange
 from energydiff.energies.base import build_model
 from energydiff.errors import UserError
-from energydiff.files import write_whole
+from energydiff.files import whole, write_whole
 
 FORMAT = "energydiff-model-1"
 CHECKPOINT_KEY = "energydiff"
@@ -235,6 +235,17 @@ def read_checkpoint(file: Path, mmap: bool = False) -> dict[str, Any]:
     if not described or not isinstance(parts.get("state_dict"), Mapping):
         raise UserError(f"{file} is not a checkpoint of this package.")
     return parts
+
+
+def write_checkpoint(content: dict[str, Any], file: Path) -> None:
+    """Replaces a checkpoint in one step; ``UserError`` where it cannot be written."""
+    with whole(file) as partial, partial.open("wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # torch fails once more as it closes what is half written
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def _open_checkpoint(file: Path) -> SavedModel:

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from energydiff.errors import UserError
-from energydiff.files import whole
 from energydiff.random import RULE
-from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, read_checkpoint
+from energydiff.saving import (
+    CHECKPOINT_KEY,
+    LAST_CHECKPOINT,
+    read_checkpoint,
+    write_checkpoint,
+)
 from energydiff.training.resume import recorded_changes, require_measurable
 from energydiff.training.stream_module import StreamModule
 
@@ -111,12 +114,16 @@ def last_checkpoint(folder: Path, every_steps: int) -> ModelCheckpoint:
 
 
 class NumberedCheckpoints(ModelCheckpoint):
-    """Keeps a checkpoint every so many optimizer steps: ``000064000.ckpt`` after 64,000 images."""
+    """Keeps checkpoints by the images seen: ``000064000.ckpt`` after 64,000.
 
-    def __init__(self, folder: Path, every_steps: int) -> None:
-        super().__init__(
-            folder, every_n_train_steps=every_steps, save_top_k=-1, enable_version_counter=False
-        )
+    Args:
+        prefix: of their names.
+        when: Lightning's options of when to save, and what to keep.
+    """
+
+    def __init__(self, folder: Path, prefix: str = "", **when: Any) -> None:
+        super().__init__(folder, enable_version_counter=False, **when)
+        self._prefix = prefix
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, StreamModule)
@@ -125,7 +132,17 @@ class NumberedCheckpoints(ModelCheckpoint):
 
     def format_checkpoint_name(self, *_: Any, **__: Any) -> str:
         """By the images seen."""
-        return str(Path(str(self.dirpath)) / f"{self._images():09d}.ckpt")
+        return str(Path(str(self.dirpath)) / f"{self._prefix}{self._images():09d}.ckpt")
+
+
+def every_checkpoint(folder: Path, every_steps: int) -> ModelCheckpoint:
+    """Keeps a checkpoint every so many optimizer steps."""
+    return NumberedCheckpoints(folder, every_n_train_steps=every_steps, save_top_k=-1)
+
+
+def best_checkpoints(folder: Path, count: int) -> ModelCheckpoint:
+    """Keeps as many checkpoints as had the lowest held-out loss: ``best_000064000.ckpt``."""
+    return NumberedCheckpoints(folder, "best_", monitor="val/loss", save_top_k=count)
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -141,5 +158,4 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """To a local file; ``storage_options`` have no meaning there and are refused."""
         if storage_options is not None:
             raise TypeError("storage_options are for remote file systems")
-        with whole(Path(path)) as partial:
-            torch.save(checkpoint, partial)
+        write_checkpoint(checkpoint, Path(path))
