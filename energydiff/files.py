@@ -14,6 +14,8 @@ import numpy as np
 
 from energydiff.errors import UserError
 
+PARTIAL = ".partial"
+
 
 @contextmanager
 def whole(file: Path, sync: bool = True) -> Iterator[Path]:
@@ -30,7 +32,7 @@ def whole(file: Path, sync: bool = True) -> Iterator[Path]:
         UserError: there is no room for the file, or it may not be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{uuid4().hex}.partial")
+    partial = file.with_name(f"{uuid4().hex}{PARTIAL}")
     try:
         yield partial
         if sync:
@@ -45,6 +47,12 @@ def whole(file: Path, sync: bool = True) -> Iterator[Path]:
                 " make room, or choose another place."
             ) from error
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Removes what :func:`whole` left half written in a folder where it was killed."""
+    for partial in folder.glob(f"*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
 
 
 def write_whole(file: Path, content: bytes) -> None:

@@ -24,7 +24,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from energydiff.cli.parser import Imported, Parser, values
 from energydiff.console import quiet_lightning
 from energydiff.errors import UserError
-from energydiff.files import write_json, write_whole
+from energydiff.files import sweep, write_json, write_whole
 from energydiff.registry import import_modules
 from energydiff.saving import LAST_CHECKPOINT, open_model
 from energydiff.training.checkpoint import (
@@ -301,6 +301,8 @@ class EnergyDiffCLI(LightningCLI):
             assert isinstance(self.model, DiffusionModule)
             self.model.start_from(self.initial.denoiser, self.config.init)
         rank_zero_info(self._introduction())
+        if self.trainer.is_global_zero:
+            sweep(self.run / LAST_CHECKPOINT.parent)
         try:
             self.trainer.fit(
                 self.model, datamodule=self.datamodule, ckpt_path=self.ckpt_path, weights_only=True

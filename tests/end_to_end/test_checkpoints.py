@@ -3,11 +3,13 @@
 import shutil
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 
 import energydiff
+from energydiff.errors import UserError
 from energydiff.training.checkpoint import WholeCheckpointIO
 
 BAD = {
@@ -123,12 +125,12 @@ def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(
     file = tmp_path / "last.ckpt"
     WholeCheckpointIO().save_checkpoint({"step": 1}, file)
 
-    def full(content: object, target: Path) -> None:
-        target.write_bytes(b"half")
+    def full(content: object, target: BinaryIO) -> None:
+        target.write(b"half")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be written \(no space"):
         WholeCheckpointIO().save_checkpoint({"step": 2}, file)
     assert torch.load(file, weights_only=True) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
@@ -153,3 +155,25 @@ def test_numbered_checkpoints_stay_and_are_models_to_go_on_from(
     assert "warning" not in done.err
     for name, tensor in energydiff.load(run).state_dict().items():
         assert torch.equal(tensor, whole[name])
+
+
+def test_the_best_checkpoints_stay_and_worse_ones_go(
+    tiny_mlp: Path, tmp_path: Path, door, metrics
+) -> None:
+    run = tmp_path / "run"
+    options = ["--config", tiny_mlp, "--trainer.default_root_dir", run, "--finish.evaluations", 0]
+    options += ["--monitor.every_images", 0, "--val_every_images", 32, "--keep_best", 2]
+    assert door("fit", *options, "--model.total_images", 160).code == 0
+    done = door("fit", *options, "--model.total_images", 320)  # which ones were best is remembered
+    assert done.code == 0, done.err
+    losses = metrics(run)["val/loss"]
+    assert len(losses) == 10
+    best = sorted(range(10), key=losses.__getitem__)[:2]
+    names = sorted(f"best_{32 * (place + 1):09d}.ckpt" for place in best)
+    assert sorted(file.name for file in (run / "checkpoints").iterdir()) == [*names, "last.ckpt"]
+    assert energydiff.load(run / "checkpoints" / names[0]).num_classes == 0
+
+
+def test_the_best_by_no_measure_are_refused(tiny_mlp: Path, tmp_path: Path, door) -> None:
+    options = ["--config", tiny_mlp, "--trainer.default_root_dir", tmp_path, "--keep_best", 2]
+    assert "set val_every_images" in door("fit", *options, "--val_every_images", 0).sentence
