@@ -150,11 +150,7 @@ def rebuild(
             f"{origin} has classes {classes!r}; they must be a list of {denoiser.num_classes}"
             " names, as many as the model's classes, or empty."
         )
-    expected = denoiser.state_dict()
-    wrong = sorted(
-        (expected.keys() ^ state.keys())
-        | {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape}
-    )
+    wrong = differing(denoiser.state_dict(), state)
     if wrong:
         raise UserError(
             f"the weights in {origin} do not fit the model described there"
@@ -164,6 +160,13 @@ def rebuild(
     denoiser.eval().requires_grad_(False)
     config = description.get("config") or {}
     return SavedModel(denoiser, normalization, tuple(classes), config)
+
+
+def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that only one of two has, or the other has in another shape."""
+    shared = one.keys() & other.keys()
+    changed = {name for name in shared if one[name].shape != other[name].shape}
+    return sorted((one.keys() ^ other.keys()) | changed)
 
 
 def require_loadable(model: SavedModel) -> None:

@@ -13,6 +13,7 @@ from energydiff.random import RULE
 from energydiff.saving import (
     CHECKPOINT_KEY,
     LAST_CHECKPOINT,
+    differing,
     read_checkpoint,
     write_checkpoint,
 )
@@ -93,13 +94,26 @@ class Checkpoint:
 
     def _require_same_model(self, module: StreamModule) -> None:
         """``UserError`` where data or code have made another model of the same settings."""
-        then, now = self.content[CHECKPOINT_KEY]["model"], module.describe()["model"]
+        then, now = self.content[CHECKPOINT_KEY], module.describe()
+        if then.get("format") != now["format"]:
+            raise UserError(
+                f"{self.file} has the format {then.get('format')!r}, and what is configured"
+                f" {now['format']!r}: it is of another command or version, and only goes on there."
+            )
+        then, now = then["model"], now["model"]
         if then != now:
             differ = sorted(name for name in {**then, **now} if then.get(name) != now.get(name))
             raise UserError(
                 f"{self.file} is of another model than the one configured (they differ in"
                 f" {', '.join(differ)}): choose another trainer.default_root_dir, or move that run"
                 " away."
+            )
+        wrong = differing(self.content["state_dict"], module.state_dict())
+        if wrong:
+            raise UserError(
+                f"{self.file} is of another version of this model ({len(wrong)} tensors missing,"
+                f" unknown or of another shape, first {wrong[0]}): go on with the version that"
+                " began it, or choose another trainer.default_root_dir."
             )
 
 

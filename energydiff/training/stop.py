@@ -79,8 +79,10 @@ class StopOnSignal(Checkpoint):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             file = Path(trainer.default_root_dir) / LAST_CHECKPOINT
             trainer.save_checkpoint(file, weights_only=False)
-        if self._guard.agreed == signal.SIGUSR1 and trainer.is_global_zero:
-            requeue()
+        if self._guard.agreed == signal.SIGUSR1:
+            if trainer.is_global_zero:
+                requeue()
+            trainer.strategy.barrier()  # a launcher may kill all once one of them has left
         raise Stopped(self._guard.agreed)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -94,6 +95,30 @@ def test_weights_without_the_state_of_their_training_are_not_gone_on_from(
     options = ["--config", tiny_unet, "--trainer.default_root_dir", run]
     assert "without the state of their training" in door("fit", *options).sentence
     assert door("validate", *options).code == 0
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda saved: saved["energydiff"].update(format="energydiff-model-0"), "has the format"),
+        (lambda saved: saved["state_dict"].popitem(), "1 tensors missing, unknown"),
+        (lambda saved: saved["state_dict"].update(new=torch.zeros(1)), "first new"),
+    ],
+    ids=["format", "missing", "unknown"],
+)
+def test_a_checkpoint_of_another_version_is_called_that(
+    change: Callable[[dict], object], said: str, command: str, run: Path, tiny_unet: Path, door
+) -> None:
+    """Where its settings are the same."""
+    file = run / "checkpoints" / "last.ckpt"
+    saved = torch.load(file, weights_only=True)
+    change(saved)
+    saved["global_step"] -= 1  # there is something left to train
+    torch.save(saved, file)
+    done = door(command, "--config", tiny_unet, "--trainer.default_root_dir", run)
+    assert str(file) in done.sentence and said in done.sentence
+    assert "version" in done.sentence
 
 
 def test_training_writes_no_checkpoint_by_way_of_the_temporary_folder(
