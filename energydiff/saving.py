@@ -25,7 +25,7 @@ from energydiff.data.normalization import Normalization
 from energydiff.energies import Denoiser, NoiseRange
 from energydiff.energies.base import build_model
 from energydiff.errors import UserError
-from energydiff.files import write_whole
+from energydiff.files import whole, write_whole
 
 FORMAT = "energydiff-model-1"
 CHECKPOINT_KEY = "energydiff"
@@ -150,11 +150,7 @@ def rebuild(
             f"{origin} has classes {classes!r}; they must be a list of {denoiser.num_classes}"
             " names, as many as the model's classes, or empty."
         )
-    expected = denoiser.state_dict()
-    wrong = sorted(
-        (expected.keys() ^ state.keys())
-        | {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape}
-    )
+    wrong = differing(denoiser.state_dict(), state)
     if wrong:
         raise UserError(
             f"the weights in {origin} do not fit the model described there"
@@ -164,6 +160,13 @@ def rebuild(
     denoiser.eval().requires_grad_(False)
     config = description.get("config") or {}
     return SavedModel(denoiser, normalization, tuple(classes), config)
+
+
+def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that only one of two has, or the other has in another shape."""
+    shared = one.keys() & other.keys()
+    changed = {name for name in shared if one[name].shape != other[name].shape}
+    return sorted((one.keys() ^ other.keys()) | changed)
 
 
 def require_loadable(model: SavedModel) -> None:
@@ -235,6 +238,17 @@ def read_checkpoint(file: Path, mmap: bool = False) -> dict[str, Any]:
     if not described or not isinstance(parts.get("state_dict"), Mapping):
         raise UserError(f"{file} is not a checkpoint of this package.")
     return parts
+
+
+def write_checkpoint(content: dict[str, Any], file: Path) -> None:
+    """Replaces a checkpoint in one step; ``UserError`` where it cannot be written."""
+    with whole(file) as partial, partial.open("wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # torch fails once more as it closes what is half written
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def _open_checkpoint(file: Path) -> SavedModel:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
@@ -17,7 +16,7 @@ from energydiff.completion.fillings import fill_from_nearest, fill_with_mean, mi
 from energydiff.completion.training import CompletionModule, open_completion
 from energydiff.data.split import require_held_out
 from energydiff.errors import UserError
-from energydiff.files import write_json
+from energydiff.files import write_arrays, write_json
 from energydiff.random import PROBE, keyed_normal
 from energydiff.report.sampling import write_certificate
 from energydiff.sampling import certify, join_traces
@@ -91,7 +90,7 @@ def fill(
     write_certificate(certificate, out, cost | {"settings": settings})
     completion_figure(*picture, trace, data.normalization, out / "completion.png")
     arrays |= {name: array.numpy() for name, array in trace.arrays().items()}
-    np.savez_compressed(out / "completions.npz", **arrays)  # type: ignore[arg-type]
+    write_arrays(out / "completions.npz", arrays)
     write_json(out / "errors.json", errors)
     table = Table(title=f"{len(x)} held-out images, hidden pixels only, in {out}")
     for column in errors[0]:

@@ -4,16 +4,18 @@ import argparse
 import json
 import math
 import platform
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
 import yaml
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies import StrategyRegistry
@@ -22,13 +24,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from energydiff.cli.parser import Imported, Parser, values
 from energydiff.console import quiet_lightning
 from energydiff.errors import UserError
-from energydiff.files import write_json, write_whole
+from energydiff.files import sweep, write_json, write_whole
 from energydiff.registry import import_modules
 from energydiff.saving import LAST_CHECKPOINT, open_model
 from energydiff.training.checkpoint import (
     Checkpoint,
-    NumberedCheckpoints,
     WholeCheckpointIO,
+    best_checkpoints,
+    every_checkpoint,
     last_checkpoint,
 )
 from energydiff.training.data import DiffusionData
@@ -41,6 +44,7 @@ from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
 from energydiff.training.progress import Throughput, progress_bar
 from energydiff.training.resume import estimates_of, record_estimates
+from energydiff.training.stop import StopOnSignal, Stopped
 from energydiff.training.stream_module import StreamModule
 
 
@@ -210,6 +214,12 @@ class EnergyDiffCLI(LightningCLI):
             default=0,
             help="Images between checkpoints that stay, each under its count; 0: only the last.",
         )
+        parser.add_argument(
+            "--keep_best",
+            type=int,
+            default=0,
+            help="Checkpoints that stay because of their held-out losses, the lowest so far.",
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data.batch_size", "model.batch_size")
         parser.link_arguments(
@@ -254,22 +264,27 @@ class EnergyDiffCLI(LightningCLI):
         self.model.config["train_images"] = len(self.datamodule.train_source)
         run = Path(config.trainer.default_root_dir)
         logger = run_loggers(config.trainer.logger, run)
-        callbacks = [*(config.trainer.callbacks or []), Throughput(), NonFiniteGuard()]
+        guard = NonFiniteGuard()
+        callbacks = [*(config.trainer.callbacks or []), Throughput(), guard]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress_bar())
         if config.trainer.enable_checkpointing is not False:
             for every_images, kind in (
                 (config.checkpoint_every_images, last_checkpoint),
-                (config.keep_every_images, NumberedCheckpoints),
+                (config.keep_every_images, every_checkpoint),
             ):
                 if every_images:
                     every_steps = max(1, every_images // self.model.batch_size)
                     callbacks.append(kind(run / LAST_CHECKPOINT.parent, every_steps))
+            if config.keep_best:
+                callbacks.append(best_checkpoints(run / LAST_CHECKPOINT.parent, config.keep_best))
+        callbacks.append(StopOnSignal(guard))
         plugins = config.trainer.plugins or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
         kwargs |= {"logger": logger, "callbacks": callbacks, "plugins": plugins}
+        kwargs["enable_checkpointing"] = True  # what writes them is among the callbacks, or not
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, RuntimeError, ValueError) as error:
@@ -286,15 +301,37 @@ class EnergyDiffCLI(LightningCLI):
             assert isinstance(self.model, DiffusionModule)
             self.model.start_from(self.initial.denoiser, self.config.init)
         rank_zero_info(self._introduction())
+        if self.trainer.is_global_zero:
+            sweep(self.run / LAST_CHECKPOINT.parent)
         try:
             self.trainer.fit(
                 self.model, datamodule=self.datamodule, ckpt_path=self.ckpt_path, weights_only=True
             )
+        except Stopped as end:
+            self._leave(end)
+        except UserError:
+            self._kill_launched()
+            raise
         except SystemExit as end:
             if not isinstance(end.__context__, KeyboardInterrupt):
                 raise
-            raise KeyboardInterrupt(self._how_to_go_on()) from None  # as Lightning was
+            raise KeyboardInterrupt(self._how_to_go_on("interrupted")) from None  # as Lightning was
         self._measure_at_the_end()
+
+    def _leave(self, end: Stopped) -> NoReturn:
+        """Says how to go on, and exits as the signal asked."""
+        if self.trainer.is_global_zero:
+            said = "interrupted" if end.signal == signal.SIGINT else str(end)
+            print(self._how_to_go_on(said), file=sys.stderr)
+        environment = getattr(self.trainer.strategy, "cluster_environment", None)
+        launched = isinstance(environment, LightningEnvironment) and self.trainer.local_rank > 0
+        # Lightning kills the process that launched others when one of them has another code.
+        sys.exit(0 if launched else end.code)
+
+    def _kill_launched(self) -> None:
+        """The processes that this one launched would wait for it: it may have failed alone."""
+        if launcher := self.trainer.strategy.launcher:
+            launcher.kill(signal.SIGKILL)
 
     def _introduction(self) -> str:
         """What is going to happen, in a few lines."""
@@ -312,12 +349,12 @@ class EnergyDiffCLI(LightningCLI):
             lines[1] += f", going on at image {images:,}"
         return "\n".join(lines)
 
-    def _how_to_go_on(self) -> str:
+    def _how_to_go_on(self, why: str) -> str:
         last = Path(self.trainer.default_root_dir) / LAST_CHECKPOINT
         if not last.is_file():
-            return f"interrupted before {last} was written: the same command starts anew."
+            return f"{why} before {last} was written: the same command starts anew."
         images = self.model.images_after(Checkpoint.open(last).steps)
-        return f"interrupted: run the same command again to go on from {last}, image {images:,}."
+        return f"{why}: run the same command again to go on from {last}, image {images:,}."
 
     def _measure_at_the_end(self) -> None:
         """The held-out loss of the trained model, unless the last step brought one."""
@@ -359,9 +396,14 @@ PRECISIONS = ("32", "32-true", "bf16", "bf16-mixed")
 
 def _require_ranges(config: Any) -> None:
     """``UserError`` for numbers that Lightning would stumble over."""
-    for name in ("val_every_images", "checkpoint_every_images", "keep_every_images"):
+    for name in ("val_every_images", "checkpoint_every_images", "keep_every_images", "keep_best"):
         if config[name] < 0:
             raise UserError(f"{name} is {config[name]}; it must be at least 0 (never).")
+    if config.keep_best and not config.val_every_images:
+        raise UserError(
+            f"keep_best {config.keep_best} needs held-out losses to choose by: set val_every_images"
+            " above 0, or leave it out."
+        )
     if not 0 <= config.seed_everything < 2**32:
         raise UserError(f"seed_everything is {config.seed_everything}; it must be 0 to 2³² − 1.")
     precision = str(config.trainer.precision or "32")

@@ -168,7 +168,7 @@ def _remember(cache: Path, entries: dict[str, _Entry]) -> None:
     """Writes the cache file whole or not at all."""
     try:
         write_whole(cache, json.dumps({"reader": READER, "files": entries}).encode())
-    except OSError as error:
+    except (OSError, UserError) as error:
         warnings.warn(
             f"The image check is not remembered, and will be repeated: {error}. "
             "Set ENERGYDIFF_CACHE to a folder that can be written.",

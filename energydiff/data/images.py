@@ -10,6 +10,7 @@ from torch import Tensor
 
 from energydiff.data.normalization import Normalization
 from energydiff.errors import UserError
+from energydiff.files import whole
 
 LEGIBLE_PIXELS = 64
 
@@ -27,7 +28,9 @@ def write_images(
     paths = []
     for i, pixels in enumerate(_pixels(x, normalization), start):
         paths.append(folder / f"{i:06d}.png")
-        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(paths[-1])
+        image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+        with whole(paths[-1], sync=False) as partial:  # by the thousand
+            image.save(partial, format="PNG")
     return paths
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energydiff.energies.base import sigma_vector
 from energydiff.errors import UserError
-from energydiff.files import whole
+from energydiff.files import write_arrays
 from energydiff.landscape.lanczos import krylov
 from energydiff.landscape.search import newton
 from energydiff.landscape.surface import Product, Surface
@@ -91,8 +91,7 @@ class CriticalPoints:
     def save(self, file: Path) -> None:
         """``critical_points.npz``, whole or not at all."""
         arrays = {field.name: getattr(self, field.name).cpu().numpy() for field in fields(self)}
-        with whole(file) as partial, partial.open("wb") as stream:
-            np.savez_compressed(stream, **{STORED.get(n, n): a for n, a in arrays.items()})
+        write_arrays(file, {STORED.get(name, name): array for name, array in arrays.items()})
 
     @classmethod
     def open(cls, file: Path) -> Self:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from energydiff.data import Normalization, image_grid
 from energydiff.errors import UserError
+from energydiff.files import whole
 from energydiff.report.free_energy import (
     CHANGE_LABEL,
     FREE_ENERGY_LABEL,
@@ -37,8 +38,8 @@ def sample_grid(
     so many ``columns`` are asked for."""
     path = Path(path)
     grid = image_grid(x, normalization, columns, gap=GAP)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    grid.save(path, format="PNG")
+    with whole(path) as partial:
+        grid.save(partial, format="PNG")
 
 
 def samples_with_traces(

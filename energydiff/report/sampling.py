@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energydiff.data import write_images
 from energydiff.errors import UserError
-from energydiff.files import write_json
+from energydiff.files import write_arrays, write_json
 from energydiff.report.free_energy import free_energy_plot
 from energydiff.report.samples import sample_grid
 from energydiff.sampling import Certificate, SampleResult, Trace, certify
@@ -115,7 +115,7 @@ def write_sampling(
         arrays["images"] = pixels.movedim(1, -1).numpy()
         write_images(result.samples, out / "images", model.normalization)
         sample_grid(result.samples, model.normalization, out / "grid.png", columns)
-    np.savez_compressed(out / "samples.npz", **arrays)  # type: ignore[arg-type]
+    write_arrays(out / "samples.npz", arrays)
     return certificate
 
 
@@ -145,7 +145,7 @@ def outside_range(samples: Tensor) -> OutsideRange:
 
 def _write_trace(trace: Trace, out: Path, settings: dict[str, Any]) -> None:
     arrays = {name: array.numpy() for name, array in trace.arrays().items()}
-    np.savez_compressed(out / "trace.npz", **arrays)  # type: ignore[arg-type]
+    write_arrays(out / "trace.npz", arrays)
     shapes = {name: list(array.shape) for name, array in arrays.items()}
     write_json(
         out / "trace.json",

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from energydiff.errors import UserError
+from energydiff.files import whole
 
 # Okabe & Ito 2008: told apart under every common colour blindness. Its yellow, which no thin line
 # on white survives, and its black, which is no frame for a dark image, give way to a wine red.
@@ -65,8 +66,9 @@ def figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
                 f"{path} has no suffix of a picture: choose one of {', '.join(sorted(suffixes))}."
             )
         yield drawing
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawing.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.08)
+        with whole(path) as partial:
+            suffix = path.suffix.lstrip(".").lower()
+            drawing.savefig(partial, format=suffix, dpi=200, bbox_inches="tight", pad_inches=0.08)
 
 
 def bare(axes: Axes, frame: str | None = None, width: float = 1.0) -> None:

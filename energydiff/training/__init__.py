@@ -9,6 +9,7 @@ from energydiff.training.memorisation import MemorisationMonitor
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
 from energydiff.training.quality import QualityMonitor
+from energydiff.training.stop import StopOnSignal
 
 __all__ = [
     "EMA",
@@ -20,4 +21,5 @@ __all__ = [
     "MemorisationMonitor",
     "NonFiniteGuard",
     "QualityMonitor",
+    "StopOnSignal",
 ]

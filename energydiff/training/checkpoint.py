@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from energydiff.errors import UserError
-from energydiff.files import whole
 from energydiff.random import RULE
-from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT, read_checkpoint
+from energydiff.saving import (
+    CHECKPOINT_KEY,
+    LAST_CHECKPOINT,
+    differing,
+    read_checkpoint,
+    write_checkpoint,
+)
 from energydiff.training.resume import recorded_changes, require_measurable
 from energydiff.training.stream_module import StreamModule
 
@@ -90,13 +94,26 @@ class Checkpoint:
 
     def _require_same_model(self, module: StreamModule) -> None:
         """``UserError`` where data or code have made another model of the same settings."""
-        then, now = self.content[CHECKPOINT_KEY]["model"], module.describe()["model"]
+        then, now = self.content[CHECKPOINT_KEY], module.describe()
+        if then.get("format") != now["format"]:
+            raise UserError(
+                f"{self.file} has the format {then.get('format')!r}, and what is configured"
+                f" {now['format']!r}: it is of another command or version, and only goes on there."
+            )
+        then, now = then["model"], now["model"]
         if then != now:
             differ = sorted(name for name in {**then, **now} if then.get(name) != now.get(name))
             raise UserError(
                 f"{self.file} is of another model than the one configured (they differ in"
                 f" {', '.join(differ)}): choose another trainer.default_root_dir, or move that run"
                 " away."
+            )
+        wrong = differing(self.content["state_dict"], module.state_dict())
+        if wrong:
+            raise UserError(
+                f"{self.file} is of another version of this model ({len(wrong)} tensors missing,"
+                f" unknown or of another shape, first {wrong[0]}): go on with the version that"
+                " began it, or choose another trainer.default_root_dir."
             )
 
 
@@ -111,12 +128,16 @@ def last_checkpoint(folder: Path, every_steps: int) -> ModelCheckpoint:
 
 
 class NumberedCheckpoints(ModelCheckpoint):
-    """Keeps a checkpoint every so many optimizer steps: ``000064000.ckpt`` after 64,000 images."""
+    """Keeps checkpoints by the images seen: ``000064000.ckpt`` after 64,000.
 
-    def __init__(self, folder: Path, every_steps: int) -> None:
-        super().__init__(
-            folder, every_n_train_steps=every_steps, save_top_k=-1, enable_version_counter=False
-        )
+    Args:
+        prefix: of their names.
+        when: Lightning's options of when to save, and what to keep.
+    """
+
+    def __init__(self, folder: Path, prefix: str = "", **when: Any) -> None:
+        super().__init__(folder, enable_version_counter=False, **when)
+        self._prefix = prefix
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, StreamModule)
@@ -125,7 +146,17 @@ class NumberedCheckpoints(ModelCheckpoint):
 
     def format_checkpoint_name(self, *_: Any, **__: Any) -> str:
         """By the images seen."""
-        return str(Path(str(self.dirpath)) / f"{self._images():09d}.ckpt")
+        return str(Path(str(self.dirpath)) / f"{self._prefix}{self._images():09d}.ckpt")
+
+
+def every_checkpoint(folder: Path, every_steps: int) -> ModelCheckpoint:
+    """Keeps a checkpoint every so many optimizer steps."""
+    return NumberedCheckpoints(folder, every_n_train_steps=every_steps, save_top_k=-1)
+
+
+def best_checkpoints(folder: Path, count: int) -> ModelCheckpoint:
+    """Keeps as many checkpoints as had the lowest held-out loss: ``best_000064000.ckpt``."""
+    return NumberedCheckpoints(folder, "best_", monitor="val/loss", save_top_k=count)
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -141,5 +172,4 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """To a local file; ``storage_options`` have no meaning there and are refused."""
         if storage_options is not None:
             raise TypeError("storage_options are for remote file systems")
-        with whole(Path(path)) as partial:
-            torch.save(checkpoint, partial)
+        write_checkpoint(checkpoint, Path(path))

@@ -17,7 +17,6 @@ from energydiff.denoisers import BlindEnergy, EnergyDenoiser
 from energydiff.diffusion import anchor_gauge, calibrate_gauge
 from energydiff.energies import Denoiser
 from energydiff.errors import UserError
-from energydiff.files import whole
 from energydiff.progress import progress
 from energydiff.sampling import resting_norm
 from energydiff.saving import (
@@ -26,6 +25,7 @@ from energydiff.saving import (
     open_model,
     read_checkpoint,
     save_model,
+    write_checkpoint,
 )
 from energydiff.training.data import DiffusionData
 from energydiff.training.ema import EMA
@@ -108,8 +108,7 @@ class CalibrateAndExport(Callback):
         checkpoint = read_checkpoint(file)
         for weights in ("state_dict", "current_model_state"):  # averaged, and as trained
             checkpoint[weights] |= {f"denoiser.{k}": v for k, v in buffers.items()}
-        with whole(file) as partial:
-            torch.save(checkpoint, partial)
+        write_checkpoint(checkpoint, file)
         save_model(saved, run / "export")
         print(f"Saved {file} and {run / 'export'}.")
 

@@ -21,12 +21,13 @@ class _Step:
     """What tells whether a step was good, and what to say if not.
 
     Attributes:
-        bad: one number where training runs, above 0 if it was not, on any rank.
+        told: (2,) where training runs, the largest of any rank: 1 if the step was not good, and
+            what ranks ask of one another.
         seen: a copy of it that the host may look at once ``ready``.
     """
 
     number: int
-    bad: Tensor
+    told: Tensor
     seen: Tensor
     ready: Any
     losses: Tensor
@@ -39,9 +40,14 @@ class NonFiniteGuard(Callback):
 
     On a GPU the optimizer is handed the verdict and leaves its weights alone; the host reads it
     when the next step begins, or a checkpoint is to be written.
+
+    Attributes:
+        asked: a number below 2²⁴ that this rank asks of all with its next step; 0: nothing.
+        agreed: the largest that any rank asked with the last step looked at, on every rank.
     """
 
     def __init__(self) -> None:
+        self.asked = self.agreed = 0
         # Losses and image counts of each batch accumulated since the last step.
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._last: _Step | None = None
@@ -65,14 +71,15 @@ class NonFiniteGuard(Callback):
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         norm = pl_module.gradient_norm = torch.nn.utils.get_total_norm(gradients)
         bad = (~(torch.isfinite(losses).all() & torch.isfinite(norm))).float()
+        told = torch.stack([bad, torch.full_like(bad, self.asked)])  # filled there: no copy waits
         if trainer.world_size > 1:
-            torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
-        seen, ready = _to_host(bad)
-        self._last = _Step(trainer.global_step, bad, seen, ready, losses, norm, counts)
+            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        seen, ready = _to_host(told)
+        self._last = _Step(trainer.global_step, told, seen, ready, losses, norm, counts)
         if ready is None or not skips_bad_steps(optimizer):
             self._look(trainer)
         else:
-            optimizer.found_inf = bad  # type: ignore[attr-defined]
+            optimizer.found_inf = told[0]  # type: ignore[attr-defined]
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -83,13 +90,15 @@ class NonFiniteGuard(Callback):
         self._look(trainer)
 
     def _look(self, trainer: pl.Trainer) -> None:
-        """Raises if the last step was bad."""
+        """Takes note of what was asked with the last step, and raises if it was bad."""
         step, self._last = self._last, None
         if step is None:
             return
         if step.ready is not None:
             step.ready.synchronize()
-        if not step.seen.item():
+        bad, asked = step.seen.tolist()
+        self.agreed = int(asked)
+        if not bad:
             return
         # One rank's bad loss spoils the averaged gradient of all, so say whose loss it was.
         index = trainer.datamodule.stream.index  # type: ignore[attr-defined]
@@ -108,12 +117,12 @@ def skips_bad_steps(optimizer: torch.optim.Optimizer) -> bool:
     return all(group.get("fused") for group in optimizer.param_groups)
 
 
-def _to_host(number: Tensor) -> tuple[Tensor, Any]:
+def _to_host(numbers: Tensor) -> tuple[Tensor, Any]:
     """A copy for the host, and the event that says it is there; ``None`` where reading waits."""
-    if number.device.type != "cuda":
-        return number, None
-    seen = torch.empty_like(number, device="cpu", pin_memory=True)
-    seen.copy_(number, non_blocking=True)
+    if numbers.device.type != "cuda":
+        return numbers, None
+    seen = torch.empty_like(numbers, device="cpu", pin_memory=True)
+    seen.copy_(numbers, non_blocking=True)
     ready = torch.cuda.Event()
     ready.record()
     return seen, ready

@@ -9,8 +9,8 @@ from energydiff.errors import UserError
 # How the run is carried out and watched: changed freely.
 FREE = (
     *("trainer", "monitor", "finish", "init", "import", "ckpt_path", "changed"),
-    *("val_every_images", "checkpoint_every_images", "keep_every_images", "model.compile"),
-    *("data.num_workers", "data.source.root", "data.source.on_error"),
+    *("val_every_images", "checkpoint_every_images", "keep_every_images", "keep_best"),
+    *("model.compile", "data.num_workers", "data.source.root", "data.source.on_error"),
 )
 # How weights are moved from now on: changed, and recorded with the images seen until then.
 RECORDED = (

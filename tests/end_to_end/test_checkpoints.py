@@ -2,12 +2,15 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 
 import energydiff
+from energydiff.errors import UserError
 from energydiff.training.checkpoint import WholeCheckpointIO
 
 BAD = {
@@ -94,6 +97,30 @@ def test_weights_without_the_state_of_their_training_are_not_gone_on_from(
     assert door("validate", *options).code == 0
 
 
+@pytest.mark.parametrize("command", ["fit", "validate"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda saved: saved["energydiff"].update(format="energydiff-model-0"), "has the format"),
+        (lambda saved: saved["state_dict"].popitem(), "1 tensors missing, unknown"),
+        (lambda saved: saved["state_dict"].update(new=torch.zeros(1)), "first new"),
+    ],
+    ids=["format", "missing", "unknown"],
+)
+def test_a_checkpoint_of_another_version_is_called_that(
+    change: Callable[[dict], object], said: str, command: str, run: Path, tiny_unet: Path, door
+) -> None:
+    """Where its settings are the same."""
+    file = run / "checkpoints" / "last.ckpt"
+    saved = torch.load(file, weights_only=True)
+    change(saved)
+    saved["global_step"] -= 1  # there is something left to train
+    torch.save(saved, file)
+    done = door(command, "--config", tiny_unet, "--trainer.default_root_dir", run)
+    assert str(file) in done.sentence and said in done.sentence
+    assert "version" in done.sentence
+
+
 def test_training_writes_no_checkpoint_by_way_of_the_temporary_folder(
     tiny_mlp: Path, tmp_path: Path, door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,12 +150,12 @@ def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(
     file = tmp_path / "last.ckpt"
     WholeCheckpointIO().save_checkpoint({"step": 1}, file)
 
-    def full(content: object, target: Path) -> None:
-        target.write_bytes(b"half")
+    def full(content: object, target: BinaryIO) -> None:
+        target.write(b"half")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be written \(no space"):
         WholeCheckpointIO().save_checkpoint({"step": 2}, file)
     assert torch.load(file, weights_only=True) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
@@ -153,3 +180,25 @@ def test_numbered_checkpoints_stay_and_are_models_to_go_on_from(
     assert "warning" not in done.err
     for name, tensor in energydiff.load(run).state_dict().items():
         assert torch.equal(tensor, whole[name])
+
+
+def test_the_best_checkpoints_stay_and_worse_ones_go(
+    tiny_mlp: Path, tmp_path: Path, door, metrics
+) -> None:
+    run = tmp_path / "run"
+    options = ["--config", tiny_mlp, "--trainer.default_root_dir", run, "--finish.evaluations", 0]
+    options += ["--monitor.every_images", 0, "--val_every_images", 32, "--keep_best", 2]
+    assert door("fit", *options, "--model.total_images", 160).code == 0
+    done = door("fit", *options, "--model.total_images", 320)  # which ones were best is remembered
+    assert done.code == 0, done.err
+    losses = metrics(run)["val/loss"]
+    assert len(losses) == 10
+    best = sorted(range(10), key=losses.__getitem__)[:2]
+    names = sorted(f"best_{32 * (place + 1):09d}.ckpt" for place in best)
+    assert sorted(file.name for file in (run / "checkpoints").iterdir()) == [*names, "last.ckpt"]
+    assert energydiff.load(run / "checkpoints" / names[0]).num_classes == 0
+
+
+def test_the_best_by_no_measure_are_refused(tiny_mlp: Path, tmp_path: Path, door) -> None:
+    options = ["--config", tiny_mlp, "--trainer.default_root_dir", tmp_path, "--keep_best", 2]
+    assert "set val_every_images" in door("fit", *options, "--val_every_images", 0).sentence

@@ -36,7 +36,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(f.relative_to(ROOT)) for f in (ROOT / "energydiff").rglob("*.py")}
-    configs = {f"energydiff/{f.relative_to(ROOT)}" for f in (ROOT / "configs").rglob("*.yaml")}
+    ready = [f for f in (ROOT / "configs").rglob("*.*") if f.suffix in (".yaml", ".sh")]
+    configs = {f"energydiff/{f.relative_to(ROOT)}" for f in ready}
     page = {f"energydiff/report/page/page.{kind}" for kind in ("css", "js", "html.jinja")}
     assert modules | configs | page | {"energydiff/py.typed"} == {
         name for name in names if not name.startswith("energydiff-")
