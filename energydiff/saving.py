@@ -5,6 +5,8 @@ they are the weights of). Every model describes itself and is built by its class
 loading one imports nothing and unpickles nothing. A checkpoint is read with ``weights_only=True``.
 """
 
+import hashlib
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,6 +121,14 @@ def describe(model: SavedModel) -> dict[str, Any]:
         },
         "config": model.config,
     }
+
+
+def digest_of(model: SavedModel) -> str:
+    """SHA-256 of a model's weights and of what they are the weights of."""
+    text = describe(model)
+    kept = {name: text[name] for name in ("model", "normalization", "sigma_min", "sigma_max")}
+    weights = safetensors.torch.save(tensors(model))
+    return hashlib.sha256(weights + json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def rebuild(
