@@ -11,11 +11,12 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from energydiff.data import write_images
 from energydiff.errors import UserError
@@ -30,6 +31,15 @@ FILES = ("samples.npz", "grid.png", *RECORD)
 PARTS = "parts"
 ROWS = 256  # samples in a part that is made of a finished set
 UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile, UserError)
+
+
+class Record(NamedTuple):
+    """What is known of a part: the trace, if one is kept, and counts of samples and evaluations."""
+
+    trace: Trace | None
+    count: int
+    nfe: int
+    energy_evaluations: int
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,9 @@ class SampleSet:
         known: set[int] = set()
         for file in _numbered(self.out / PARTS):
             try:
-                known.update(_numbers(file, _read_part(file)))
+                start, count = int(file.stem), len(_read_samples(file))
+                if _read_record(file).count == count:
+                    known.update(range(start, start + count))
             except UNREADABLE:
                 file.unlink()  # and drawn again
         return known
@@ -122,8 +134,8 @@ class SampleSet:
                 write_images(drawn.samples[row : row + 1], images, low_high, numbers[row])
         _write_part(self.out / PARTS / f"{numbers[0]:06d}.npz", drawn)
 
-    def parts(self) -> Iterator[SampleResult]:
-        """What was drawn, in the order of the numbers, one part at a time.
+    def records(self) -> Iterator[Record]:
+        """What is known of each part, in the order of the numbers, without its samples.
 
         Raises:
             UserError: some are missing.
@@ -132,14 +144,18 @@ class SampleSet:
         for file in _numbered(self.out / PARTS):
             if int(file.stem) != have:
                 break
-            part = _read_part(file)
-            have += len(part.samples)
-            yield part
+            record = _read_record(file)
+            have += record.count
+            yield record
         if have != self.count:
             raise UserError(
                 f"{self.out / PARTS} lacks samples from number {have} on, of {self.count}: run the"
                 " same command again; processes that share the work must all see this folder."
             )
+
+    def samples(self) -> Iterator[Tensor]:
+        """Of each part, (b, \\*shape), in the order of the numbers."""
+        return map(_read_samples, _numbered(self.out / PARTS))
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Notes that all files of the set are there, and removes the parts."""
@@ -220,7 +236,7 @@ def _read_about(out: Path) -> dict[str, Any]:
 def _write_part(file: Path, drawn: SampleResult) -> None:
     arrays: dict[str, Any] = {
         "samples": drawn.samples.numpy(),
-        "cost": np.array([drawn.nfe, drawn.energy_evaluations]),
+        "counts": np.array([len(drawn.samples), drawn.nfe, drawn.energy_evaluations]),
     }
     if drawn.trace is not None:
         arrays |= {f"trace.{name}": a.numpy() for name, a in drawn.trace.arrays().items()}
@@ -229,10 +245,17 @@ def _write_part(file: Path, drawn: SampleResult) -> None:
         np.savez(opened, **arrays)
 
 
-def _read_part(file: Path) -> SampleResult:
-    """Raises one of ``UNREADABLE`` for a file that is not as it was written."""
+# Both raise one of UNREADABLE for a file that is not as it was written.
+
+
+def _read_samples(file: Path) -> Tensor:
     with np.load(file, allow_pickle=False) as archive:
-        arrays = dict(archive)
+        return torch.from_numpy(archive["samples"])
+
+
+def _read_record(file: Path) -> Record:
+    with np.load(file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "samples"}
     trace = None
     if "seal" in arrays:
         recorded: dict[str, Any] = {
@@ -242,8 +265,4 @@ def _read_part(file: Path) -> SampleResult:
         }
         trace = Trace(**recorded, **dict(zip(SEAL, arrays["seal"].tolist(), strict=True)))
         trace.require_untouched()
-    return SampleResult(torch.from_numpy(arrays["samples"]), trace, *arrays["cost"].tolist())
-
-
-def _numbers(file: Path, part: SampleResult) -> range:
-    return range(int(file.stem), int(file.stem) + len(part.samples))
+    return Record(trace, *arrays["counts"].tolist())

@@ -19,7 +19,7 @@ from energydiff.sampling import Certificate, Trace, certify, join_traces
 
 FAR = 3.0  # times the data's range beyond which samples are not like data
 SHOWN_IN_GRID = 400
-SHOWN_CURVES = 2_000
+SHOWN_CURVES = 500
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def write_sampling(samples: SampleSet, columns: int | None = None) -> Sampled:
 
     ``samples.npz`` (``samples`` in model coordinates, ``raw`` in data units, and ``images`` as
     uint8 (N, H, W, C)), ``grid.png`` of the first 400; with a record also ``trace.npz``,
-    ``trace.json``, ``free_energy.png`` with the curves of the first 2,000, and
+    ``trace.json``, ``free_energy.png`` with the curves of the first 500, and
     ``certificate.json``. Only the record of all samples is ever in memory, and of the samples a
     part. ``columns`` are those of the grid.
 
@@ -52,30 +52,24 @@ def write_sampling(samples: SampleSet, columns: int | None = None) -> Sampled:
     if (done := samples.finished) is not None:
         certificate = certify(load_trace(samples.out)) if samples.record else None
         return Sampled(certificate, done["nfe"], done["energy_evaluations"], _outside(done))
-    traces: list[Trace] = []
-    reach: list[Tensor] = []
-    first: list[Tensor] = []
-    nfe = energy_evaluations = 0
-    for part in samples.parts():
-        traces += [] if part.trace is None else [part.trace]
-        reach.append(part.samples.abs().flatten(1).amax(1))
-        first += [part.samples] if sum(len(x) for x in first) < SHOWN_IN_GRID else []
-        nfe = max(nfe, part.nfe)
-        energy_evaluations = max(energy_evaluations, part.energy_evaluations)
-    reached = torch.cat(reach)
+    records = list(samples.records())
+    nfe = max(record.nfe for record in records)
+    energy_evaluations = max(record.energy_evaluations for record in records)
+    reached = _reach(samples)
     outside = outside_range(reached)
     cost = {"nfe": nfe, "energy_evaluations": energy_evaluations}
     beside = {**cost, "outside_range": vars(outside)}
     certificate = None
-    if traces:  # first: it explains samples that cannot be drawn
-        certificate = _write_record(join_traces(traces), samples, beside)
+    if samples.record:  # first: it explains samples that cannot be drawn
+        trace = join_traces([record.trace for record in records if record.trace is not None])
+        certificate = _write_record(trace, samples, beside)
     if samples.are_images and not reached.isfinite().all():
         number = int(reached.isfinite().int().argmin())
         raise UserError(f"Sample {number} holds values that are not finite.")
     _write_arrays(samples)
     if samples.are_images:
-        grid = torch.cat(first)[:SHOWN_IN_GRID]
-        sample_grid(grid, samples.model.normalization, samples.out / "grid.png", columns)
+        grid, normalization = samples.out / "grid.png", samples.model.normalization
+        sample_grid(_first(samples), normalization, grid, columns)
     samples.finish(beside)
     return Sampled(certificate, nfe, energy_evaluations, outside)
 
@@ -104,6 +98,25 @@ def _outside(finished: dict[str, Any]) -> OutsideRange:
     return OutsideRange(samples, math.inf if factor is None else factor)
 
 
+def _reach(samples: SampleSet) -> Tensor:
+    """The largest |x| of each sample, (N,)."""
+    reach, start = torch.empty(samples.count), 0  # one block: small ones would pin those freed
+    for x in samples.samples():
+        reach[start : start + len(x)] = x.abs().flatten(1).amax(1)
+        start += len(x)
+    return reach
+
+
+def _first(samples: SampleSet) -> Tensor:
+    """Those that the grid shows."""
+    found: list[Tensor] = []
+    for x in samples.samples():
+        found.append(x)
+        if sum(len(part) for part in found) >= SHOWN_IN_GRID:
+            break
+    return torch.cat(found)[:SHOWN_IN_GRID]
+
+
 def _write_record(trace: Trace, samples: SampleSet, beside: dict[str, Any]) -> Certificate:
     """``beside``: what else is known of the samples."""
     certificate, out = certify(trace), samples.out
@@ -123,7 +136,5 @@ def _write_arrays(samples: SampleSet) -> None:
     }
     if samples.are_images:
         kinds["images"] = lambda x: normalization.to_uint8(x).movedim(1, -1).numpy()
-    arrays = {
-        name: map(make, (part.samples for part in samples.parts())) for name, make in kinds.items()
-    }
+    arrays = {name: map(make, samples.samples()) for name, make in kinds.items()}
     write_arrays(samples.out / "samples.npz", samples.count, arrays)

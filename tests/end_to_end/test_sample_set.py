@@ -209,4 +209,4 @@ def test_memory_does_not_grow_with_the_number_of_samples(python, export, tmp_pat
         peaks.append(int(done.out.split("peak")[1]))
     with np.load(out / "samples.npz") as archive:
         assert archive["images"].shape == (8 * few, 32, 32, 3)
-    assert peaks[1] - peaks[0] < 24 * 1024  # KiB
+    assert peaks[1] - peaks[0] < 24 * 1024, peaks  # KiB
