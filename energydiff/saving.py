@@ -28,6 +28,7 @@ from energydiff.energies import Denoiser, NoiseRange
 from energydiff.energies.base import build_model
 from energydiff.errors import UserError
 from energydiff.files import write_whole
+from energydiff.plain_yaml import read_yaml
 
 FORMAT = "energydiff-model-1"
 CHECKPOINT_KEY = "energydiff"
@@ -206,7 +207,7 @@ def read_description(path: Path) -> dict[str, Any]:
 def _read_export_description(folder: Path) -> Any:
     file = folder / "model.yaml"
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return read_yaml(file.read_text(encoding="utf-8"), str(file))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read: it is not plain YAML.") from error
 
