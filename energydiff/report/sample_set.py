@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -33,7 +33,8 @@ ROWS = 256  # samples in a part that is made of a finished set
 UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile, UserError)
 
 
-class Record(NamedTuple):
+@dataclass(frozen=True)
+class Record:
     """What is known of a part: the trace, if one is kept, and counts of samples and evaluations."""
 
     trace: Trace | None
