@@ -43,6 +43,13 @@ def host_group() -> Iterator[Any]:
         dist.destroy_process_group(group)
 
 
+def wait_for_all() -> None:
+    """Returns when every rank has come here."""
+    if rank_count() > 1:
+        with host_group() as group:
+            dist.barrier(group)
+
+
 def from_first_rank(work: Callable[[], T]) -> T:
     """What ``work`` returns on the first rank, for all of them, while the others wait.
 

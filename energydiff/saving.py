@@ -5,6 +5,8 @@ they are the weights of). Every model describes itself and is built by its class
 loading one imports nothing and unpickles nothing. A checkpoint is read with ``weights_only=True``.
 """
 
+import hashlib
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ from energydiff.energies import Denoiser, NoiseRange
 from energydiff.energies.base import build_model
 from energydiff.errors import UserError
 from energydiff.files import whole, write_whole
+from energydiff.plain_yaml import read_yaml
 
 FORMAT = "energydiff-model-1"
 CHECKPOINT_KEY = "energydiff"
@@ -121,6 +124,14 @@ def describe(model: SavedModel) -> dict[str, Any]:
     }
 
 
+def digest_of(model: SavedModel) -> str:
+    """SHA-256 of a model's weights and of what they are the weights of."""
+    text = describe(model)
+    kept = {name: text[name] for name in ("model", "normalization", "sigma_min", "sigma_max")}
+    weights = safetensors.torch.save(tensors(model))
+    return hashlib.sha256(weights + json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
 def rebuild(
     description: Mapping[str, Any], state: Mapping[str, Tensor], origin: Path
 ) -> SavedModel:
@@ -199,7 +210,7 @@ def read_description(path: Path) -> dict[str, Any]:
 def _read_export_description(folder: Path) -> Any:
     file = folder / "model.yaml"
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return read_yaml(file.read_text(encoding="utf-8"), str(file))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read: it is not plain YAML.") from error
 

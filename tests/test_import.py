@@ -12,7 +12,7 @@ import energydiff
 PACKAGE = Path(energydiff.__file__).parent
 BASE = {
     *("_torchvision", "_version", "console", "derivatives", "errors", "extras", "files"),
-    *("numerals", "progress", "random", "ranks", "registry"),
+    *("numerals", "plain_yaml", "progress", "random", "ranks", "registry"),
 }
 # A room may import the base, itself and what stands here: only rooms above it in this table.
 ROOMS: dict[str, set[str]] = {

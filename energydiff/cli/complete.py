@@ -18,7 +18,6 @@ from energydiff.data.split import require_held_out
 from energydiff.errors import UserError
 from energydiff.files import write_arrays, write_json
 from energydiff.random import PROBE, keyed_normal
-from energydiff.report.sampling import write_certificate
 from energydiff.sampling import certify, join_traces
 from energydiff.sampling.words import verdict
 from energydiff.training.data import DiffusionData
@@ -87,7 +86,8 @@ def fill(
     assert trace.fallbacks is not None
     tries = int((1 + trace.fallbacks.amax(1)).sum())
     cost = {"nfe": network.steps + 1, "energy_evaluations": tries}
-    write_certificate(certificate, out, cost | {"settings": settings})
+    about = certificate.as_dict() | cost | {"settings": settings}
+    write_json(out / "certificate.json", about)
     completion_figure(*picture, trace, data.normalization, out / "completion.png")
     arrays |= {name: array.numpy() for name, array in trace.arrays().items()}
     write_arrays(out / "completions.npz", arrays)

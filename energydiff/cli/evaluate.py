@@ -26,6 +26,7 @@ from energydiff.evaluation import (
 from energydiff.evaluation import compare as compare_models
 from energydiff.evaluation.opened import is_model
 from energydiff.files import write_json
+from energydiff.plain_yaml import read_yaml
 from energydiff.ranks import is_first_rank
 from energydiff.report.page import page_landscape, page_model, write_page
 from energydiff.report.tables import comparison_table, interval_text, result_table
@@ -271,7 +272,7 @@ def _data_file(file: str) -> dict[str, Any]:
     """What a data file says; one that cannot be read is left to the parser to refuse."""
     try:
         text = file if file.startswith("{") else Path(shipped(file)).read_text(encoding="utf-8")
-        found = yaml.safe_load(text)
+        found = read_yaml(text, file)
     except (OSError, ValueError, yaml.YAMLError):
         found = None
     return found if isinstance(found, dict) else {"source": None}

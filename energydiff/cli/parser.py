@@ -8,14 +8,31 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
 from energydiff.cli.choice import did_you_mean
 from energydiff.cli.nested import nested
 from energydiff.errors import UserError
+from energydiff.plain_yaml import require_walkable
 from energydiff.registry import import_modules
 
 CONFIGS = Path(__file__).parents[1] / "configs"  # in an installed package
+
+
+_load_yaml = get_loader("yaml")
+
+
+def _load_walkable(text: str) -> Any:
+    """What jsonargparse reads of every file and value, unless it could not be walked through."""
+    try:
+        require_walkable(text, "what is given as a file or value")
+        return _load_yaml(text)
+    except RecursionError as error:
+        raise UserError("a file or value that is given nests too deeply.") from error
+
+
+set_loader("yaml", _load_walkable, (yaml.YAMLError,))
 
 
 class HelpFormatter(DefaultHelpFormatter):

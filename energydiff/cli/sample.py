@@ -14,16 +14,17 @@ from torch import Tensor
 import energydiff
 from energydiff.cli.parser import function_parser
 from energydiff.denoisers import STEP_SIZE, BlindEnergy
-from energydiff.drawing import Drawing, draw_to_first_rank
+from energydiff.drawing import Drawing, draw_batches
 from energydiff.energies import Denoiser, Guidance
 from energydiff.errors import UserError
 from energydiff.random import RULE
-from energydiff.report.sampling import outside_range, require_room, write_sampling
+from energydiff.ranks import is_first_rank
+from energydiff.report.sample_set import SampleSet
+from energydiff.report.sampling import OutsideRange, Sampled, write_sampling
 from energydiff.sampling import (
     Certificate,
     GradientDescent,
     Sampler,
-    SampleResult,
     geometric_sigmas,
     given_sigmas,
     karras_sigmas,
@@ -58,6 +59,7 @@ def sample(
     accelerator: str = "auto",
     trace: bool = True,
     out: Path = Path("out"),
+    overwrite: bool = False,
     require_descent: bool = False,
 ) -> Certificate | None:
     """Draw samples from a model and check that its Lyapunov function fell at every step.
@@ -85,7 +87,9 @@ def sample(
         devices: How many devices share the work.
         accelerator: As in Lightning: auto, cpu, gpu, mps.
         trace: Record the Lyapunov function (about half a step more for Euler, a quarter for Heun).
-        out: Folder for the images, arrays, plots and the certificate.
+        out: Folder for the images, arrays, plots and the certificate; the same command goes on
+            with what is there.
+        overwrite: Replace samples of another model or other settings in the folder.
         require_descent: Refuse what cannot be certified before sampling it.
     """
     saved = _opened(model, label, guidance)
@@ -96,13 +100,6 @@ def sample(
     method = _method(saved, name, levels, options)
     if require_descent:
         _require_certifiable(saved.denoiser, method, trace)
-    require_room(out, num_samples, record=trace and saved.denoiser.energy is not None)
-    how = Drawing(seed, classes, batch_size, devices, accelerator)
-    start = time.perf_counter()
-    result = draw_to_first_rank(saved.denoiser, method, range(num_samples), how, trace=trace)
-    if result is None:
-        return None
-    seconds = time.perf_counter() - start
     settings = {
         "model": str(model),
         "sampler": name,
@@ -113,14 +110,26 @@ def sample(
         "class_index": classes[0] if len(classes) == 1 else list(classes) or None,
         "guidance": guidance,
     }
-    columns = len(classes) if len(classes) > 1 else None
     settings |= _described(method, levels)
-    certificate = write_sampling(result, saved, out, settings, columns)
-    Console().print(_table(result, seconds, out, label))
+    record = trace and saved.denoiser.energy is not None
+    samples = SampleSet(out, saved, settings, num_samples, record)
+    if is_first_rank():
+        samples.require_room(overwrite)
+    how = Drawing(seed, classes, batch_size, devices, accelerator)
+    start = time.perf_counter()
+    draw_batches(
+        *(saved.denoiser, method, range(num_samples), how, samples.take),
+        skip=samples.begin,
+        trace=trace,
+    )
+    if not is_first_rank():
+        return None
+    sampled = write_sampling(samples, columns=len(classes) if len(classes) > 1 else None)
+    Console().print(_table(sampled, num_samples, time.perf_counter() - start, out, label))
     none = "There is no certificate: nothing was recorded, or the model has no energy."
-    print(certificate or none)
-    warn_of_range(result.samples)
-    return certificate
+    print(sampled.certificate or none)
+    warn_of_range(sampled.outside_range, num_samples)
+    return sampled.certificate
 
 
 @dataclass(frozen=True)
@@ -253,30 +262,43 @@ def class_indices(saved: SavedModel, label: str) -> tuple[int, ...]:
         ) from None
 
 
-def warn_of_range(samples: Tensor) -> None:
-    """A warning that counts the samples far outside the data's range."""
-    if (outside := outside_range(samples)).samples:
+def warn_of_range(outside: OutsideRange, count: int) -> None:
+    """A warning that counts the samples, of so many, far outside the data's range."""
+    if outside.samples:
         warnings.warn(
-            f"{outside.samples} of the {len(samples)} samples leave the data's range, -1 to 1 in"
+            f"{outside.samples} of the {count} samples leave the data's range, -1 to 1 in"
             f" model coordinates, by a factor of up to {outside.factor:.3g}: they are not like"
             " data, whatever the certificate says; take more steps.",
             stacklevel=3,
         )
 
 
-def _table(result: SampleResult, seconds: float, out: Path, label: str | None) -> Table:
-    table = Table(show_header=False, title=f"{len(result.samples)} samples in {out}")
+def _table(sampled: Sampled, count: int, seconds: float, out: Path, label: str | None) -> Table:
+    table = Table(show_header=False, title=f"{count} samples in {out}")
     if label is not None:
         table.add_row("class", label)
-    table.add_row("function evaluations per sample", str(result.nfe))
-    table.add_row("energy evaluations for the record", str(result.energy_evaluations))
+    table.add_row("function evaluations per sample", str(sampled.nfe))
+    table.add_row("energy evaluations for the record", str(sampled.energy_evaluations))
     table.add_row("seconds", f"{seconds:.1f}")
     return table
 
 
 def main(arguments: Sequence[str]) -> int:
     """0; 3 if the certificate was required and fails."""
-    parser = function_parser(sample, "energydiff sample", {"require_descent"}, "MODEL")
+    flags = {"overwrite", "require_descent"}
+    parser = function_parser(sample, "energydiff sample", {"num_samples", *flags}, "MODEL")
+    parser.add_argument(
+        "-n",
+        "--num_samples",
+        type=int,
+        default=64,
+        help="How many; sample i depends on (seed, i) alone.",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="Replace samples of another model or other settings in the folder.",
+    )
     parser.add_argument(
         "--require_descent", action="store_true", help="Exit with code 3 unless V fell throughout."
     )

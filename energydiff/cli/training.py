@@ -25,6 +25,7 @@ from energydiff.cli.parser import Imported, Parser, values
 from energydiff.console import quiet_lightning
 from energydiff.errors import UserError
 from energydiff.files import sweep, write_json, write_whole
+from energydiff.plain_yaml import read_yaml
 from energydiff.registry import import_modules
 from energydiff.saving import LAST_CHECKPOINT, open_model
 from energydiff.training.checkpoint import (
@@ -469,7 +470,7 @@ def _arrange(parser: LightningArgumentParser) -> None:
 def _imports(file: Path) -> list[str]:
     """The modules that a configuration names."""
     try:
-        content = yaml.safe_load(file.read_text())
+        content = read_yaml(file.read_text(), str(file))
     except OSError:  # the parser says so
         return []
     except (ValueError, yaml.YAMLError) as error:

@@ -105,7 +105,7 @@ def _load(path: Path, key: str | None = None) -> tuple[Array, Array | None]:
             key = _sample_key(archive.files, key, path)
             label_key = next((k for k in LABEL_KEYS if k in archive and k != key), None)
             return archive[key], None if label_key is None else archive[label_key]
-    except (ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
+    except (ValueError, EOFError, OSError, BadZipFile, zlib.error, MemoryError) as error:
         raise UserError(
             f"{path} cannot be read as an array of numbers ({error}): save a plain numeric array "
             "with np.save or np.savez."

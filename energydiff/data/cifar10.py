@@ -28,6 +28,7 @@ CLASSES = (
     "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 SHAPE = (3, 32, 32)
+LARGEST = 2**26  # bytes of a batch, which has some 31 million
 PIXELS = 3072
 TRAIN = tuple(f"data_batch_{k}" for k in range(1, 6))
 TEST = "test_batch"
@@ -84,16 +85,30 @@ def _contents(place: Path, names: set[str]) -> dict[str, bytes]:
     """The bytes of those named files which the folder or archive holds."""
     try:
         if place.is_dir():
-            return {name: (place / name).read_bytes() for name in names if (place / name).exists()}
+            there = [place / name for name in names if (place / name).exists()]
+            _require_size(place, {file.name: file.stat().st_size for file in there})
+            return {file.name: file.read_bytes() for file in there}
         files = {}
         with tarfile.open(place, "r:*") as archive:
             for member in archive:
                 name = Path(member.name).name
-                if name in names and (content := archive.extractfile(member)) is not None:
+                # Links, which may name anything, are none of a published archive's.
+                if name in names and member.isreg():
+                    _require_size(place, {name: member.size})
+                    content = archive.extractfile(member)
+                    assert content is not None
                     files[name] = content.read()
         return files
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise UserError(f"{place} cannot be read ({error}): fetch the archive again.") from error
+
+
+def _require_size(place: Path, sizes: dict[str, int]) -> None:
+    for name, size in sizes.items():
+        if size > LARGEST:
+            raise UserError(
+                f"{place}: {name} has {size:,} bytes, more than any batch: fetch it again."
+            )
 
 
 def _batch(

@@ -21,6 +21,7 @@ from energydiff.data.spec import DataSpec
 from energydiff.errors import UserError
 
 PARTS = ("train", "t10k")
+LARGEST = 2**30  # bytes of a file, unpacked; the largest published, of EMNIST, has half of it
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,12 @@ def _find(folder: Path, part: str, kind: str) -> Path:
 def _read(path: Path, axes: int) -> NDArray[np.uint8]:
     """The array of an IDX file of bytes with this many axes, at least one long each."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as opened:
+            content = opened.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}): fetch the file again.") from error
+    if len(content) > LARGEST:
+        raise UserError(f"{path} holds more than {LARGEST:,} bytes: fetch the file again.")
     header = 4 + 4 * axes
     if len(content) < header or content[:4] != bytes((0, 0, 8, axes)):
         raise UserError(f"{path} is not an IDX file of bytes with {axes} axes: fetch it again.")

@@ -67,7 +67,7 @@ def open_picture(file: Path, widest: int) -> Image.Image:
         with Image.open(file) as picture:
             picture.thumbnail((widest, 4 * widest))
             return picture.copy()
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"{file} cannot be read as a picture.") from error
 
 

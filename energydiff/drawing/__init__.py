@@ -1,5 +1,5 @@
 """Many samples of a model, on one device or several."""
 
-from energydiff.drawing.draw import Drawing, draw_features, draw_samples, draw_to_first_rank
+from energydiff.drawing.draw import Drawing, draw_batches, draw_features, draw_samples
 
-__all__ = ["Drawing", "draw_features", "draw_samples", "draw_to_first_rank"]
+__all__ = ["Drawing", "draw_batches", "draw_features", "draw_samples"]

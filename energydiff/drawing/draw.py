@@ -1,6 +1,6 @@
-"""Many samples, on one device or several: which they are, and the two ways to ask for them."""
+"""Many samples, on one device or several: which they are, and the ways to ask for them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from energydiff.energies import Denoiser
 from energydiff.errors import UserError
 from energydiff.random import sample_seed
+from energydiff.ranks import wait_for_all
 from energydiff.sampling import Sampler, SampleResult
 
 
@@ -83,24 +84,39 @@ def draw_samples(
     Raises:
         UserError: no number, a label the model does not know, or a device that is not there.
     """
-    from energydiff.drawing.loop import run  # Lightning takes seconds to import
+    from energydiff.drawing.loop import run_joined  # Lightning takes seconds to import
 
-    drawn = run(denoiser, sampler, numbers, how, trace=trace, everywhere=True)
-    assert drawn is not None
-    return drawn
+    return run_joined(denoiser, sampler, numbers, how, trace=trace)
 
 
-def draw_to_first_rank(
-    denoiser: Denoiser, sampler: Sampler, numbers: range, how: Drawing, *, trace: bool = True
-) -> SampleResult | None:
-    """What :func:`draw_samples` returns, on the first rank; ``None`` on the others.
+def draw_batches(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    numbers: range,
+    how: Drawing,
+    take: Callable[[Sequence[int], SampleResult], None],
+    *,
+    skip: Callable[[], Container[int]] = frozenset,
+    trace: bool = True,
+) -> None:
+    """Hands each batch to ``take`` on the rank that drew it, and forgets it; ends on all ranks at
+    once.
 
-    For sets of which not every process can hold a copy. Samples come a batch at a time, through
-    the memory of hosts.
+    A batch holds consecutive numbers. Which it holds depends on how many samples, ranks and
+    numbers to a batch there are, and not on what is skipped, but that a batch in which some are is
+    drawn in parts: what is drawn in two runs is what one run would have drawn, to the bit.
+
+    Args:
+        take: its numbers, and what was drawn, on the CPU.
+        skip: called once, on the first rank when it has met the others; which numbers not to draw.
+
+    Raises:
+        UserError: as :func:`draw_samples`, or by ``skip``.
     """
     from energydiff.drawing.loop import run  # Lightning takes seconds to import
 
-    return run(denoiser, sampler, numbers, how, trace=trace, everywhere=False)
+    run(denoiser, sampler, numbers, how, take, skip=skip, trace=trace)
+    wait_for_all()
 
 
 def draw_features(
@@ -117,8 +133,7 @@ def draw_features(
     Args:
         extract: a batch of samples (B, \\*shape) on its device to (B, …). A module is moved there.
     """
-    from energydiff.drawing.loop import run  # Lightning takes seconds to import
+    from energydiff.drawing.loop import run_joined  # Lightning takes seconds to import
 
-    drawn = run(denoiser, sampler, numbers, how, trace=False, everywhere=True, extract=extract)
-    assert drawn is not None
+    drawn = run_joined(denoiser, sampler, numbers, how, trace=False, extract=extract)
     return drawn.samples

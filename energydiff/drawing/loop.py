@@ -2,8 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import lightning.pytorch as pl
 import torch
@@ -17,11 +18,31 @@ from energydiff.drawing.draw import Drawing
 from energydiff.energies import Denoiser
 from energydiff.errors import UserError
 from energydiff.progress import progress
-from energydiff.ranks import host_group
+from energydiff.ranks import from_first_rank, host_group, rank_count
 from energydiff.sampling import Sampler, SampleResult, join_traces
 
 Extract = Callable[[Tensor], Tensor]
+Take = Callable[[Sequence[int], SampleResult], None]
 Piece = tuple[Sequence[int], SampleResult]  # sample numbers, and what was drawn of them
+
+
+def run_joined(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    numbers: range,
+    how: Drawing,
+    *,
+    trace: bool,
+    extract: Extract | None = None,
+) -> SampleResult:
+    """All samples of these numbers, or what ``extract`` makes of them, on every rank."""
+    pieces: deque[Piece] = deque()
+
+    def take(batch: Sequence[int], result: SampleResult) -> None:
+        pieces.append((batch, result))
+
+    run(denoiser, sampler, numbers, how, take, trace=trace, extract=extract)
+    return _joined(_exchanged(pieces) if rank_count() > 1 else pieces, numbers)
 
 
 def run(
@@ -29,13 +50,13 @@ def run(
     sampler: Sampler,
     numbers: range,
     how: Drawing,
+    take: Take,
     *,
     trace: bool,
-    everywhere: bool,
+    skip: Callable[[], Container[int]] = frozenset,
     extract: Extract | None = None,
-) -> SampleResult | None:
-    """All samples of these numbers, or what ``extract`` makes of them, on the first rank; on the
-    others too if wanted ``everywhere``, or else ``None``."""
+) -> None:
+    """Each batch of samples, or what ``extract`` makes of them, to ``take`` on its rank."""
     if not numbers:
         raise UserError(f"num_samples is {len(numbers)}; it must be at least 1.")
     for label in how.labels:
@@ -54,19 +75,16 @@ def run(
         )
     except MisconfigurationException as error:
         raise UserError(f"devices or accelerator: {error}") from error
-    module = _Module(denoiser, sampler, how, trace, extract)
-    loader = DataLoader(_RankBatches(trainer, numbers, how), batch_size=None, collate_fn=list)
-    batches = math.ceil(math.ceil(len(numbers) / trainer.num_devices) / how.batch_size)
-    points = len(sampler.sigmas) - 1 + sampler.final_denoise
-    with progress("Sampling steps", batches * points) as tell:
+    module = _Module(denoiser, sampler, how, trace, extract, take)
+    batches = _RankBatches(trainer, numbers, how, skip, module)
+    loader = DataLoader(batches, batch_size=None, collate_fn=list)
+    with progress("Sampling steps", batches.most(trainer.num_devices) * module.points) as tell:
         module.tell = tell
         trainer.predict(module, loader, return_predictions=False)
-    shared = trainer.world_size > 1
-    return _joined(_exchanged(module.pieces, everywhere) if shared else module.pieces, numbers)
 
 
 class _Module(pl.LightningModule):
-    """The shell that the predict loop drives; keeps what it sampled, batch by batch."""
+    """The shell that the predict loop drives; hands on what it sampled, batch by batch."""
 
     def __init__(
         self,
@@ -75,18 +93,19 @@ class _Module(pl.LightningModule):
         how: Drawing,
         trace: bool,
         extract: Extract | None,
+        take: Take,
     ) -> None:
         super().__init__()
         self.denoiser, self.sampler, self.how = denoiser, sampler, how
-        self.trace, self.extract = trace, extract
-        self.pieces: deque[Piece] = deque()
+        self.trace, self.extract, self.take = trace, extract, take
+        self.points = len(sampler.sigmas) - 1 + sampler.final_denoise  # of each batch
         self.steps = 0
         self.tell: Callable[[int], None] = lambda _: None
 
     def predict_step(self, batch: list[int], batch_idx: int) -> None:
         result = self.how.draw(self.denoiser, self.sampler, batch, self.trace, self._on_step)
         kept = self.extract(result.samples) if self.extract else result.samples
-        self.pieces.append((batch, replace(result, samples=kept.cpu())))
+        self.take(batch, replace(result, samples=kept.cpu()))
 
     def _on_step(self, *_: object) -> None:
         self.steps += 1
@@ -94,34 +113,58 @@ class _Module(pl.LightningModule):
 
 
 class _RankBatches(IterableDataset[Sequence[int]]):
-    """This rank's sample numbers in batches; read when the loop starts, when ranks are known."""
+    """This rank's sample numbers in batches; read when the loop starts, when ranks have met."""
 
-    def __init__(self, trainer: pl.Trainer, numbers: range, how: Drawing) -> None:
+    def __init__(
+        self,
+        trainer: pl.Trainer,
+        numbers: range,
+        how: Drawing,
+        skip: Callable[[], Container[int]],
+        module: _Module,
+    ) -> None:
         self.trainer, self.numbers, self.how = trainer, numbers, how
+        self.skip, self.module = skip, module
+
+    def most(self, ranks: int) -> int:
+        """How many batches a rank may have to draw."""
+        return math.ceil(math.ceil(len(self.numbers) / self._size(ranks)) / ranks)
 
     def __iter__(self) -> Iterator[Sequence[int]]:
-        mine = self.numbers[self.trainer.global_rank :: self.trainer.world_size]
-        return self.how.batches(mine)
+        ranks, size = self.trainer.world_size, self._size(self.trainer.world_size)
+        known = from_first_rank(self.skip)
+        every = [
+            list(run)
+            for start in range(0, len(self.numbers), size)
+            for known_run, run in groupby(
+                self.numbers[start : start + size], lambda number: number in known
+            )
+            if not known_run
+        ]
+        mine = every[self.trainer.global_rank :: ranks]
+        # What is known counts as done.
+        self.module.steps = max(0, self.most(ranks) - len(mine)) * self.module.points
+        return iter(mine)
+
+    def _size(self, ranks: int) -> int:
+        """Numbers to a batch: as many as was said, and of few samples a share for each rank."""
+        return min(self.how.batch_size, math.ceil(len(self.numbers) / ranks))
 
 
-def _exchanged(mine: deque[Piece], everywhere: bool) -> Iterator[Piece]:
-    """The pieces of all ranks, one of each at a time, on the first rank or ``everywhere``; those
-    of this rank are forgotten."""
+def _exchanged(mine: deque[Piece]) -> Iterator[Piece]:
+    """The pieces of all ranks, one of each at a time; those of this rank are forgotten."""
     with host_group() as group:
         most = torch.tensor(len(mine))
         dist.all_reduce(most, dist.ReduceOp.MAX, group)
         for _ in range(int(most)):
             piece = mine.popleft() if mine else None
             found: list[Piece | None] = [None] * dist.get_world_size()
-            if everywhere:
-                dist.all_gather_object(found, piece, group)
-            else:
-                dist.gather_object(piece, found if dist.get_rank() == 0 else None, 0, group)
+            dist.all_gather_object(found, piece, group)
             yield from filter(None, found)
 
 
-def _joined(pieces: Iterable[Piece], numbers: range) -> SampleResult | None:
-    """One result in the order of the numbers; ``None`` of no pieces."""
+def _joined(pieces: Iterable[Piece], numbers: range) -> SampleResult:
+    """One result in the order of the numbers."""
     order: list[int] = []
     found: list[SampleResult] = []
     samples = torch.empty(0)
@@ -131,8 +174,6 @@ def _joined(pieces: Iterable[Piece], numbers: range) -> SampleResult | None:
         samples[[numbers.index(number) for number in mine]] = result.samples
         order += mine
         found.append(replace(result, samples=samples))  # the piece is forgotten
-    if not found:
-        return None
     if sorted(order) != list(numbers):
         raise RuntimeError("ranks returned overlapping or missing samples; this is a bug.")
     traces = [result.trace for result in found if result.trace is not None]

@@ -5,10 +5,8 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +20,7 @@ from energydiff.evaluation.settings import Settings
 from energydiff.files import write_json, write_whole
 from energydiff.random import RULE
 from energydiff.ranks import is_first_rank, rank_count
-from energydiff.saving import SavedModel, describe
+from energydiff.saving import digest_of
 
 CHUNK = 1_000
 DEGRADATION = "a blur by [1 6 1]/8 in both directions"
@@ -130,15 +128,6 @@ def blur(images: Tensor) -> Tensor:
     weight = (kernel[:, None] * kernel).expand(channels, 1, 3, 3)
     padded = nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
     return nn.functional.conv2d(padded, weight, groups=channels)
-
-
-def digest_of(model: SavedModel) -> str:
-    """SHA-256 of a model's weights and of what they are the weights of."""
-    state = {name: t.detach().cpu().contiguous() for name, t in model.denoiser.state_dict().items()}
-    text: dict[str, Any] = describe(model)
-    kept = {name: text[name] for name in ("model", "normalization", "sigma_min", "sigma_max")}
-    weights = safetensors.torch.save(state)
-    return hashlib.sha256(weights + json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> Tensor | None:

@@ -22,7 +22,7 @@ from energydiff.evaluation import EvaluationData, open_extractor
 from energydiff.evaluation.candidate import Quantised
 from energydiff.evaluation.reference import reference_features
 from energydiff.evaluation.settings import named_sampler
-from energydiff.files import whole, write_json
+from energydiff.files import whole, write_arrays, write_json
 from energydiff.landscape.surface import Surface
 from energydiff.memorisation.halves import compare_halves
 from energydiff.memorisation.minima import exact_minima, fates, rest, scan
@@ -148,14 +148,13 @@ def _sort(folder: Path, looks: Looks, rules: dict[str, Rule]) -> dict[str, Any]:
     with whole(folder / "samples.npy") as partial_file, partial_file.open("wb") as stream:
         np.save(stream, samples.numpy())
     first = found[PIXELS]
-    with whole(folder / "phases.npz") as partial_file, partial_file.open("wb") as stream:
-        np.savez(
-            stream,
-            phase=first.phase.numpy(),
-            nearest=first.train.index.numpy(),
-            distance=first.train.distance.numpy(),
-            other=first.others.distance.numpy(),
-        )
+    arrays = {
+        "phase": first.phase,
+        "nearest": first.train.index,
+        "distance": first.train.distance,
+        "other": first.others.distance,
+    }
+    write_arrays(folder / "phases.npz", {name: array.numpy() for name, array in arrays.items()})
     return {"spaces": shares, "distinct": len(run.train), "held_out": len(held_out)}
 
 
@@ -247,8 +246,7 @@ def _measure(folder: Path, looks: Looks, rule: Rule, sigma: float) -> dict[str, 
             found = rest(surface, x, train, sigma)
             minima[name] = found.plain(rule.memorised)
             resting[name] = found.points.x[found.spurious(rule.memorised)].numpy()
-    with whole(folder / "minima.npz") as file, file.open("wb") as stream:
-        np.savez(stream, **resting)  # type: ignore[arg-type]
+    write_arrays(folder / "minima.npz", resting)
     starts = torch.cat([chosen[name] for name in KINDS])
     exact = exact_minima(Surface(EmpiricalData(train.double())), train, starts, sigma)
     return {

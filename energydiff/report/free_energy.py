@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from energydiff.report.style import ALARM, INK, LINE, QUIET, figure
-from energydiff.sampling.certificate import certify, rising
+from energydiff.sampling.certificate import Certificate, certify, rising
 from energydiff.sampling.trace import Trace
 from energydiff.sampling.words import caption
 
@@ -34,16 +34,20 @@ FREE_ENERGY_LABEL = "free energy V(x, σ)"
 CHANGE_LABEL = "change of V in a step"
 
 
-def free_energy_plot(trace: Trace, path: str | Path) -> None:
+def free_energy_plot(
+    trace: Trace, path: str | Path, certificate: Certificate | None = None
+) -> None:
     """V along every trajectory and its change in every step, with the certificate as the title.
 
     Red dots mark where V had risen beyond rounding. Writes ``path`` (png, svg, pdf).
+
+    certificate: the trace's own by default; or of all samples, where only some are drawn.
     """
     with figure(path, 6.4, 6.0) as drawing:
         upper, lower = drawing.subplots(2, 1, sharex=True)
         draw_free_energy(upper, trace)
         draw_changes(lower, trace)
-        upper.set(title=caption(certify(trace)), xlabel="")
+        upper.set(title=caption(certificate or certify(trace)), xlabel="")
 
 
 def draw_free_energy(axes: Axes, trace: Trace) -> None:

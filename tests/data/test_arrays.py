@@ -1,4 +1,7 @@
+import io
 import pickle
+import resource
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +221,37 @@ def test_a_damaged_file_is_named(tmp_path: Path, suffix: str) -> None:
         root.write_bytes(content)
         with pytest.raises(UserError, match=rf"a{suffix} cannot be read"):
             Arrays(root).open()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("count", [10**12, 10**10])
+def test_a_header_that_claims_more_than_there_is_costs_nothing(
+    tmp_path: Path, suffix: str, count: int
+) -> None:
+    header, path = io.BytesIO(), tmp_path / f"a{suffix}"
+    claim = {"descr": "<f4", "fortran_order": False, "shape": (count, 4)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    path.write_bytes(header.getvalue() + bytes(64))
+    if suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", header.getvalue() + bytes(64))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=rf"a{suffix} cannot be read as an array of numbers"):
+        Arrays(path).open()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_pickled_objects_are_not_unpickled(tmp_path: Path, suffix: str) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return Path.mkdir, (tmp_path / "mark",)
+
+    values, path = np.array([Payload(), Payload()], dtype=object), tmp_path / f"a{suffix}"
+    np.save(path, values) if suffix == ".npy" else np.savez(path, x=values)
+    with pytest.raises(UserError, match=rf"a{suffix} cannot be read as an array of numbers"):
+        Arrays(path).open()
+    assert not (tmp_path / "mark").exists()
 
 
 def test_an_archive_without_samples_is_named(tmp_path: Path) -> None:

@@ -177,6 +177,33 @@ def test_an_archive_is_read_without_being_unpacked(tmp_path: Path) -> None:
     assert sorted(tmp_path.parent.rglob("*")) == before
 
 
+@pytest.mark.parametrize("target", ["/etc/hostname", "../../outside", "data_batch_2", "nowhere"])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_in_an_archive_is_not_followed(tmp_path: Path, kind: bytes, target: str) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    (tmp_path / "outside").write_bytes(pickled("data_batch_1"))
+    with tarfile.open(path, "w:gz") as tar:
+        link = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+        link.type, link.linkname = kind, target
+        tar.addfile(link)
+        for name in NAMES[1:]:
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(pickled(name))
+            tar.addfile(info, io.BytesIO(pickled(name)))
+    with pytest.raises(UserError, match="lacks data_batch_1"):
+        Cifar10(path).open()
+
+
+def test_a_member_larger_than_any_batch_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo("data_batch_1")
+        info.size = 10**8
+        tar.addfile(info, io.BytesIO(bytes(info.size)))
+    with pytest.raises(UserError, match=r"data_batch_1 has 100,000,000 bytes, more than any"):
+        Cifar10(path).open()
+
+
 def test_nothing_there_names_the_publisher(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"www\.cs\.toronto\.edu/~kriz/cifar\.html and put it"):
         Cifar10(tmp_path).open()

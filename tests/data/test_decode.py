@@ -1,6 +1,9 @@
 """One made file per kind of image, against the pixels it should give."""
 
 import io
+import resource
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +305,33 @@ def test_a_decompression_bomb_is_refused(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(UnreadableImage, match="exceed"):
         decode_image(path, 3, None)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10_000, 20_000, 100_000])
+def test_a_small_file_of_a_huge_picture_costs_nothing(tmp_path: Path, side: int) -> None:
+    """All black, of one bit: a thousandth of its pixels in bytes."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    packer, row = zlib.compressobj(9), bytes(1 + (side + 7) // 8)
+    rows = min(side, 20_000)
+    pixels = b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+        + chunk(b"IDAT", pixels)
+        + chunk(b"IEND", b"")
+    )
+    assert path.stat().st_size < side * side / 1000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnreadableImage, match="exceed"):
+        decode_image(path, 3, None)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB

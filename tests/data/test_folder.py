@@ -206,6 +206,18 @@ def test_what_only_looks_like_an_image_is_named(
         Folder(root).open()
 
 
+def test_a_link_to_what_is_no_image_gives_none_of_it(
+    make_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Links are followed, also out of the folder: to images."""
+    root, secret = make_images(NAMES), tmp_path / "secret"
+    secret.write_text("a password")
+    (root / "x.png").symlink_to(secret)
+    with pytest.raises(UserError, match=r"x\.png cannot be read.*not an image") as told:
+        Folder(root).open()
+    assert "password" not in str(told.value)
+
+
 def test_different_sizes_need_an_image_size(make_images: Callable[..., Path]) -> None:
     make_images(NAMES)
     root = make_images(["dog/odd.png"], size=(9, 4))

@@ -115,3 +115,15 @@ def test_fashion_mnist() -> None:
     assert [held_out[i][1] for i in range(5)] == [9, 2, 1, 1, 6]
     mean = sum(train[i][0].float().mean() for i in range(0, 60_000, 50)) / 1_200
     assert mean == pytest.approx(72.9, abs=2)  # .286 of 255, as published
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_file_that_unpacks_to_too_much_is_not_read(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("energydiff.data.idx.LARGEST", 1_000)
+    content = bytes(10_000)
+    packed = gzip.compress(content) if suffix else content
+    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(packed)
+    with pytest.raises(UserError, match="holds more than 1,000 bytes"):
+        Idx(tmp_path).open()

@@ -31,6 +31,7 @@ class Lazy(Sampler):
         return here.x - self.part * (1 - sigma / here.sigma) * here.residual
 """
 COUNT, STEPS = 5, 4
+ALONE = ("samples.npz", "sampling.json")  # of vectors, without a record
 POINTS = STEPS + 2  # the start, the steps and the final denoising
 
 
@@ -62,7 +63,7 @@ def arrays(file: Path) -> dict[str, np.ndarray]:
 def test_everything_is_there(sampled: Path) -> None:
     assert {str(file.relative_to(sampled)) for file in sampled.rglob("*")} == {
         *("samples.npz", "grid.png", "images", *(f"images/{i:06d}.png" for i in range(COUNT))),
-        *("trace.npz", "trace.json", "free_energy.png", "certificate.json"),
+        *("trace.npz", "trace.json", "free_energy.png", "certificate.json", "sampling.json"),
     }
 
 
@@ -202,14 +203,14 @@ def test_fewer_samples_are_the_first_of_more_and_another_seed_is_another_set(
 def test_without_a_trace_there_are_only_samples(export, door, out: Path) -> None:
     options = ["--num_samples", 2, "--steps", 2, "--trace", "false", "--out", out]
     assert door("sample", export(), *options, "--accelerator", "cpu").code == 0
-    assert {f.name for f in out.iterdir()} == {"samples.npz", "images", "grid.png"}
+    assert {f.name for f in out.iterdir()} == {*ALONE, "images", "grid.png"}
 
 
 def test_a_baseline_samples_without_a_record(export, door, baseline: Denoiser, out: Path) -> None:
     options = ["--num_samples", 2, "--steps", 2, "--out", out]
     done = door("sample", export(baseline), *options, "--accelerator", "cpu")
     assert done.code == 0 and "There is no certificate" in done.out
-    assert {f.name for f in out.iterdir()} == {"samples.npz", "images", "grid.png"}
+    assert {f.name for f in out.iterdir()} == {*ALONE, "images", "grid.png"}
 
 
 def test_vectors_have_no_images(export, door, out: Path) -> None:
@@ -417,8 +418,12 @@ def test_a_label_for_a_model_without_any_is_a_sentence(export, door, out: Path) 
 
 def test_the_images_of_a_larger_set_are_not_mixed_in(sampled: Path, export, door) -> None:
     options = ["--num_samples", COUNT - 2, "--steps", STEPS, "--out", sampled]
-    done = door("sample", export(), *options, "--accelerator", "cpu")
-    assert "holds 2 images beyond the 3 to be written" in done.sentence
+    options += ["--accelerator", "cpu"]
+    done = door("sample", export(), *options)
+    assert "holds more samples of these settings than the 3 to be drawn" in done.sentence
+    assert len(list((sampled / "images").iterdir())) == COUNT
+    assert door("sample", export(), *options, "--overwrite").code == 0
+    assert len(list((sampled / "images").iterdir())) == 3
 
 
 def test_foreign_files_are_not_overwritten(export, door, out: Path) -> None:
