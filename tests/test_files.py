@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from energydiff.errors import UserError
 from energydiff.files import digest_file, whole, write_json, write_whole
 
 
@@ -44,7 +45,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match=r"file\.bin cannot be written \(no space"):
         write_whole(file, b"new")
     assert file.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]

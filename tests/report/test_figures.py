@@ -200,7 +200,9 @@ def test_samples_with_traces(result, tmp_path, count):
 def test_every_rise_of_a_shown_sample_is_marked_below_it_twice(result, tmp_path, monkeypatch):
     """On its V and on its changes; those of samples that are not shown are not."""
     drawings = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawings.append(self))
+    save = Figure.savefig
+    spy = lambda self, *a, **k: (drawings.append(self), save(self, *a, **k))  # noqa: E731
+    monkeypatch.setattr(Figure, "savefig", spy)
     trace = with_rises(result.trace, [(0, 2), (3, 2), (5, 0), (4, 8)])
     samples_with_traces(result.samples, trace, NORMALIZATION, tmp_path / "hero.png")
     (drawing,) = drawings

@@ -238,7 +238,7 @@ def test_a_full_disk_leaves_the_old_page(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         write_page(models, None, {}, out)
     assert out.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
