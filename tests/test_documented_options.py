@@ -19,8 +19,17 @@ import pytest
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 
 from energydiff import registry
-from energydiff.cli import complete, evaluate, export, landscape, main, sample, training
-from energydiff.data import DataSpec
+from energydiff.cli import (
+    complete,
+    evaluate,
+    export,
+    landscape,
+    main,
+    memorisation,
+    sample,
+    training,
+)
+from energydiff.data import DataSpec, Subset
 from energydiff.potentials import Network
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +40,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Every door whose help lists options of its own.
 DOORS = [
     *([name] for name in ("fit", "validate", "test", "sample", "export", "complete", "landscape")),
+    ["memorisation"],
     *(["complete", name] for name in ("fit", "validate", "test")),
     *(["evaluate", name] for name in ("fid", "compare", "report")),
 ]
@@ -39,6 +49,7 @@ PARTS = [(["fit"], "trainer"), (["evaluate", "fid"], "data")]
 # The classes that an option chooses among, whose arguments are options too.
 CHOICES: dict[str, list[type]] = {
     "--data.source": [*registry.known(DataSpec).values()],  # type: ignore[type-abstract]
+    "--data.subset": [Subset],
     "--model.backbone": [*registry.known(Network).values()],  # type: ignore[type-abstract]
     "--trainer.logger": [WandbLogger, MLFlowLogger],
 }
@@ -91,7 +102,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for module, name in (
         *((evaluate, name) for name in ("fid", "compare", "report")),
         *((sample, "sample"), (export, "export"), (complete, "fill")),
-        (landscape, "landscape"),
+        *((landscape, "landscape"), (memorisation, "memorisation")),
     ):
         monkeypatch.setattr(module, name, _parsed_only(getattr(module, name)))
     monkeypatch.setattr(evaluate, "with_own_data", lambda parser, arguments: [*arguments])
