@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from energydiff.report.page.run import read_metrics
+from energydiff.evaluation.logged import read_metrics
 
 Metrics = Callable[[Path], dict[str, list[float]]]
 

@@ -38,7 +38,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     modules = {str(f.relative_to(ROOT)) for f in (ROOT / "energydiff").rglob("*.py")}
     ready = [f for f in (ROOT / "configs").rglob("*.*") if f.suffix in (".yaml", ".sh")]
     configs = {f"energydiff/{f.relative_to(ROOT)}" for f in ready}
-    page = {f"energydiff/report/page/page.{kind}" for kind in ("css", "js", "html.jinja")}
+    report = (ROOT / "energydiff/report").rglob("*.*")
+    page = {str(f.relative_to(ROOT)) for f in report if f.suffix in (".css", ".js", ".jinja")}
     assert modules | configs | page | {"energydiff/py.typed"} == {
         name for name in names if not name.startswith("energydiff-")
     }
