@@ -37,7 +37,7 @@ def test_a_whole_study_goes_on_and_grows(
     out = tmp_path / "study"
     first = process(*asked(out, "--seeds", "[0, 1]", "--halves", "[4]", "--jobs", "2"))
     assert first.code == 0, first.err
-    assert "0 equal another, and 13 pairs are nearer than 1.25" in first.out
+    assert "0 equal another, and 19 pairs are nearer than 1.28" in first.out
     found = record(out)
     names = {path.name for path in (out / "runs").iterdir() if path.is_dir()}
     assert names == {"4_seed0", "4_seed1", "8_seed0", "8_seed1", "4_seed0_skip4"}
