@@ -7,7 +7,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from energydiff.data import Source
 from energydiff.denoisers import EnergyDenoiser
@@ -15,6 +14,7 @@ from energydiff.drawing import draw_samples
 from energydiff.evaluation.candidate import Candidate
 from energydiff.evaluation.cost import operations, timings
 from energydiff.evaluation.measurement import Measurement
+from energydiff.evaluation.neighbours import nearest_neighbours
 from energydiff.evaluation.quality import measure_quality
 from energydiff.evaluation.records import Arm, Cost, CurvePoint, Nearest, Quality
 from energydiff.evaluation.settings import Settings
@@ -144,11 +144,7 @@ def _asymmetry(model: SavedModel, held_out: Source, device: torch.device) -> flo
 def _nearest(samples: Tensor, train: Source, held_out: Source) -> Nearest:
     """To the nearest training image, of samples and of as many held-out images."""
     queries = torch.cat([samples, held_out.spread(len(samples)).clean()]).flatten(1)
-    found = torch.full((len(queries),), math.inf)
-    for raw, _ in DataLoader(train, 1024):  # a large training set does not fit into memory
-        images = train.normalization.encode(raw).flatten(1)
-        found = torch.minimum(found, torch.cdist(queries, images).amin(1))
-    found = found / queries.shape[1] ** 0.5
+    found = nearest_neighbours(queries, train, 1).distance[:, 0] / queries.shape[1] ** 0.5
     return Nearest(*(float(part.median()) for part in found.tensor_split([len(samples)])))
 
 

@@ -5,7 +5,7 @@ study goes on from there.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -200,11 +200,10 @@ def _scan(folder: Path, looks: Looks, rule: Rule) -> dict[str, Any]:
     if run.saved.denoiser.energy is None:
         return {}
     levels = geometric_sigmas(RESTS - 1, run.levels[0], 2 * run.sigma_data).flip(0).tolist()
-    found = {}
+    surface, train, found = Surface(run.saved.denoiser), run.train.clean(), {}
     for name, x in exemplars(folder, run, looks.exemplars).items():
         if name in KINDS and len(x):
-            surface = Surface(run.saved.denoiser)
-            rests = scan(surface, x, run.train.clean(), levels, rule.memorised)
+            rests = scan(surface, x, train, levels, rule.memorised)
             found[name] = {
                 "count": len(x),
                 "home": rests.home.sum(1).tolist(),
@@ -278,7 +277,7 @@ def followed(first: Path, second: Path, looks: Looks, rule: Rule, sigma: float) 
     return kept(second / "followed.json", settings, work)
 
 
-def beside(first: Path, second: Path, levels: Sequence[float] | None = None) -> dict[str, Any]:
+def beside(first: Path, second: Path) -> dict[str, Any]:
     """Two runs on disjoint halves beside each other."""
     a, b = Opened.at(first), Opened.at(second)
     drawn = [torch.from_numpy(np.load(folder / "samples.npy")) for folder in (first, second)]
@@ -289,5 +288,5 @@ def beside(first: Path, second: Path, levels: Sequence[float] | None = None) -> 
         a.held_out.clean(1_000),
         (drawn[0][:count], drawn[1][:count]),
         a.everything.clean(4_096).mean(0),
-        levels or a.levels,
+        a.levels,
     ).plain()

@@ -5,7 +5,7 @@ import multiprocessing
 import resource
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,6 @@ class Study:
     jobs: int = 1
     imports: tuple[str, ...] = ()
     sigma: float | None = None
-    spent: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.design.require(len(self.splits.train))
@@ -235,17 +234,22 @@ class Study:
         write_json(self.folder / "study.json", record)
         return json.loads((self.folder / "study.json").read_text())  # type: ignore[no-any-return]
 
+    @property
+    def _account(self) -> Path:
+        return self.folder / "processor_seconds.json"
+
+    @cached_property
+    def _spent_before(self) -> float:
+        return _recorded(self._account)
+
     def account(self) -> float:
         """Processor time that this study has taken, over all times it was started, seconds."""
-        file = self.folder / "processor_seconds.json"
-        before = self.spent[0] if self.spent else _recorded(file)
-        self.spent[:] = [before]
         now = sum(
             used.ru_utime + used.ru_stime
             for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         )
-        write_json(file, before + now)
-        return before + now
+        write_json(self._account, self._spent_before + now)
+        return self._spent_before + now
 
     def _watched(self, run: Run) -> dict[str, list[float]]:
         """What the looks during training saw."""
