@@ -180,6 +180,14 @@ class StreamModule(pl.LightningModule, ABC):
         scheduler.base_lrs = [self.learning_rate for _ in scheduler.base_lrs]
         scheduler._last_lr = [rate for _ in scheduler.base_lrs]
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A step takes whole batches, also where it was made of fewer or more of them before:
+        Lightning goes on counting these."""
+        batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts |= dict.fromkeys(counts, batches)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.describe() | {"noise": RULE}
 

@@ -185,6 +185,19 @@ def test_how_a_run_is_carried_out_is_free(run: Path, tiny_mlp: Path, data: Path,
     assert [entry["setting"] for entry in changed] == ["model.total_images"]
 
 
+def test_a_step_takes_whole_batches_whatever_it_was_made_of_before(
+    tiny_mlp: Path, data: Path, tmp_path: Path, door
+) -> None:
+    """Three steps of one batch each, then of two: not one of one batch and the others shifted."""
+    runs = [tmp_path / name for name in ("changed", "straight")]
+    constant = ["--model.schedule", "constant", "--trainer.accumulate_grad_batches"]
+    for run, total, batches in ((runs[0], 96, 1), (runs[0], 224, 2), (runs[1], 224, 2)):
+        length = ["--model.total_images", total]
+        assert door("fit", *options(tiny_mlp, data, run), *length, *constant, batches).code == 0
+    one, other = (checkpoint(run)["current_model_state"] for run in runs)
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in other)
+
+
 @pytest.mark.parametrize("name", [*FREE, *RECORDED])
 def test_the_table_names_every_rule(name: str) -> None:
     internal = ("changed", "train_images", "import", "ckpt_path")
