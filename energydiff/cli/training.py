@@ -44,7 +44,7 @@ from energydiff.training.loggers import keep_in_run, log_configuration, run_logg
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
 from energydiff.training.progress import Throughput, progress_bar
-from energydiff.training.resume import estimates_of, record_estimates
+from energydiff.training.resume import estimates_of, record_estimates, record_samples
 from energydiff.training.stop import StopOnSignal, Stopped
 from energydiff.training.stream_module import StreamModule
 
@@ -262,7 +262,7 @@ class EnergyDiffCLI(LightningCLI):
         normalization = self.datamodule.normalization
         values_ = (normalization.low, normalization.high)
         record_estimates(self.model.config, self.datamodule.sigma_data, values_)
-        self.model.config["train_images"] = len(self.datamodule.train_source)
+        record_samples(self.model.config, self.datamodule.train_source)
         run = Path(config.trainer.default_root_dir)
         logger = run_loggers(config.trainer.logger, run)
         guard = NonFiniteGuard()

@@ -22,6 +22,7 @@ from energydiff.training.stream import (
     with_held_out_draws,
     with_training_draws,
 )
+from energydiff.training.stretches import recorded, resumed
 
 SIGMA_DATA_SAMPLES = 4_096
 WORKERS = 4
@@ -74,6 +75,7 @@ class DiffusionData(pl.LightningDataModule):
             seed,
         )
         self.stream = TrainingStream(self.train_source, seed)
+        self._record: list[dict[str, Any]] = []
 
     @classmethod
     def of_run(cls, config: Mapping[str, Any]) -> "DiffusionData":
@@ -89,6 +91,18 @@ class DiffusionData(pl.LightningDataModule):
         if recorded.get("subset"):
             recorded["subset"] = Subset(**recorded["subset"])
         return cls(build_recorded(DataSpec, source, what), **recorded)  # type: ignore[type-abstract]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What passes are made of, for a run whose data may have changed when it goes on."""
+        assert self.trainer is not None
+        self._record = self._record or recorded(self.stream.stretches, self.train_source)
+        return {"images": self.trainer.global_step * self.batch_size, "stretches": self._record}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """``UserError`` where these are other data altogether."""
+        stretches = resumed(state_dict["stretches"], state_dict["images"], self.train_source)
+        self.stream = TrainingStream(self.train_source, self.seed, stretches)
+        self._record = []
 
     def prepare_data(self) -> None:
         """Says once, on the first rank, what was understood of the data."""

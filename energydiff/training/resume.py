@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from energydiff.data.source import Source, hash_name
 from energydiff.errors import UserError
+from energydiff.training.stretches import SEPARATOR
 
 # How the run is carried out and watched: changed freely.
 FREE = (
@@ -15,7 +17,7 @@ FREE = (
 # How weights are moved from now on: changed, and recorded with the images seen until then.
 RECORDED = (
     *("model.learning_rate", "model.betas", "model.weight_decay", "model.schedule"),
-    *("model.warmup_images", "model.total_images", "ema", "train_images"),
+    *("model.warmup_images", "model.total_images", "ema", "train_images", "train_names"),
     *("trainer.precision", "trainer.gradient_clip_val"),
 )
 # Without bearing on a held-out loss.
@@ -82,6 +84,12 @@ def record_estimates(
         holder = _at(config, place[:-1])
         if isinstance(holder, dict) and holder.get(place[-1], value) is None:
             holder[place[-1]] = value
+
+
+def record_samples(config: dict[str, Any], source: Source) -> None:
+    """Put into a run's record how many samples it is trained on, and a digest of their names."""
+    config["train_images"] = len(source)
+    config["train_names"] = f"{hash_name(SEPARATOR.join(source.names)):016x}"
 
 
 def _at(config: Mapping[str, Any], place: tuple[str, ...]) -> Any:

@@ -6,7 +6,7 @@ their part of every batch, and two ranks with half the batch each see what one r
 loader brings images and their counts; what is random about them is drawn where they are used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count as count_from
 
 import numpy as np
@@ -25,6 +25,7 @@ from energydiff.random import (
     keyed_uniform,
     open_unit,
 )
+from energydiff.training.stretches import Stretch
 
 Item = dict[str, Tensor]
 
@@ -33,22 +34,27 @@ class TrainingStream(Dataset[Item]):
     """Image ``count`` of a run, for any count: ``raw`` (\\*shape), ``label`` () and ``count`` ().
 
     Each pass through the data is a fresh permutation, a function of (seed, pass number).
+
+    Args:
+        stretches: what passes are made of, from image to image; all samples by default.
     """
 
-    def __init__(self, source: Source, seed: int) -> None:
+    def __init__(self, source: Source, seed: int, stretches: Sequence[Stretch] = ()) -> None:
         self.source, self.seed = source, seed
-        self._pass, self._order = -1, np.empty(0, dtype=np.int64)
+        self.stretches = stretches or [Stretch(0, 0, source.places)]
+        self._begun, self._order = (-1, -1), np.empty(0, dtype=np.int64)
 
     def __getitem__(self, count: int) -> Item:
         return _item(self.source, self.index(count), count)
 
     def index(self, count: int) -> int:
         """Which sample of the source image ``count`` is."""
-        number, place = divmod(count, len(self.source.places))
-        if number != self._pass:
-            order = keyed_order(self.seed, [number], len(self.source.places), ORDER)
-            self._pass, self._order = number, order[0].numpy()
-        return int(self.source.places[self._order[place]])
+        stretch = next(s for s in reversed(self.stretches) if s.start <= count)
+        number, place = stretch.find(count)
+        if (stretch.start, number) != self._begun:
+            order = keyed_order(self.seed, [number], len(stretch.places), ORDER)
+            self._begun, self._order = (stretch.start, number), stretch.places[order[0].numpy()]
+        return int(self._order[place])
 
 
 class HeldOut(Dataset[Item]):

@@ -200,7 +200,7 @@ def test_a_step_takes_whole_batches_whatever_it_was_made_of_before(
 
 @pytest.mark.parametrize("name", [*FREE, *RECORDED])
 def test_the_table_names_every_rule(name: str) -> None:
-    internal = ("changed", "train_images", "import", "ckpt_path")
+    internal = ("changed", "train_images", "train_names", "import", "ckpt_path")
     assert name in internal or f"`{name}" in (ROOT / "docs/train.md").read_text()
 
 
@@ -220,8 +220,41 @@ def test_an_image_more_makes_no_other_model(
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["data"]["sigma_data"] is None  # a wish, which another run may share
     assert after.config["data"]["sigma_data"] == before.denoiser.sigma_data
-    (_, count) = after.config["changed"]
+    (_, count, names) = after.config["changed"]
     assert count["setting"] == "train_images" and count["to"] > count["from"]
+    assert names["setting"] == "train_names" and names["to"] != names["from"]
+
+
+def test_a_folder_that_grew_is_gone_on_with_and_another_is_refused(
+    tiny_mlp: Path, tmp_path: Path, door
+) -> None:
+    """24 of 30 images seen: the pass is finished, new images come in with the next."""
+    folder, run = tmp_path / "images", tmp_path / "run"
+    folder.mkdir()
+    for number in range(30):
+        noise = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{number:03d}.png")
+    source = ["--data.source", "Folder", "--data.source.root", folder, "--data.batch_size", 8]
+    quick = ["--monitor.every_images", 0, "--val_every_images", 0, "--finish.evaluations", 0]
+    fit = ["fit", "--config", tiny_mlp, *source, *quick, "--trainer.default_root_dir", run]
+    every = ["--data.source.held_out", 0, "--model.total_images"]
+    assert door(*fit, *every, 24).code == 0
+    for number in range(30, 34):
+        shutil.copy(folder / "000.png", folder / f"{number:03d}.png")
+    (folder / "007.png").rename(folder / "renamed.png")
+    done = door(*fit, *every, 64)
+    assert done.code == 0
+    assert "5 are new and 1 are gone or have another name, such as 007.png" in done.err
+    assert "from image 30 on passes take all" in done.err
+    settings = [entry["setting"] for entry in energydiff.open_model(run).config["changed"]]
+    assert settings == ["model.total_images", "train_images", "train_names"]
+
+    below = folder / "below"
+    below.mkdir()
+    for file in folder.glob("*.png"):
+        file.rename(below / file.name)
+    done = door(*fit, *every, 96)
+    assert "none of the 34 samples of this run, such as 000.png, is found" in done.sentence
 
 
 def test_init_starts_from_the_weights_of_another_run(
