@@ -20,7 +20,6 @@ from energydiff.data import Source
 from energydiff.data.source import Rows
 from energydiff.errors import UserError
 
-
 SEPARATOR = "\0"  # of names, which hold none
 
 
@@ -52,7 +51,11 @@ class Stretch:
 def recorded(stretches: Sequence[Stretch], source: Source) -> list[dict[str, Any]]:
     """For a checkpoint: plain data and tensors."""
     return [
-        {"start": s.start, "passes": s.passes, "names": _pack([source.names[p] for p in s.places])}
+        {
+            "start": s.start,
+            "passes": s.passes,
+            "names": _pack([source.names[place] for place in s.places.tolist()]),
+        }
         for s in stretches
     ]
 
@@ -63,7 +66,7 @@ def resumed(record: Sequence[Mapping[str, Any]], seen: int, source: Source) -> l
     Raises:
         UserError: no sample of the pass at hand is found under its name.
     """
-    now = [source.names[place] for place in source.places]
+    now = [source.names[place] for place in source.places.tolist()]
     names = [_unpack(entry["names"]) for entry in record]
     begun = max(i for i, entry in enumerate(record) if entry["start"] <= seen)
     start, passes, then = record[begun]["start"], record[begun]["passes"], names[begun]
