@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "landscape": ("landscape", "minima, saddles, basins and bifurcations of an energy"),
     "complete": ("complete", "train a masked completion (complete fit), or fill images with one"),
+    "replay": ("replay", "take a step that was not finite again, and show where it begins"),
     "export": ("export", "write a trained model as two plain files"),
 }
 

@@ -59,10 +59,13 @@ class CompletionModule(StreamModule):
             raise UserError(f"model.hidden_share {low}, {high} must rise within [0, 1].")
         self.network, self.normalization, self.hidden_share = network, normalization, (low, high)
 
-    def loss_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def levels(self, batch: dict[str, Tensor]) -> Tensor:
+        """The share of its patches that is hidden."""
         low, high = self.hidden_share
-        share = low + (high - low) * batch["uniform"][:, 0]
-        hidden = self.network.hide(batch["noise"], share)
+        return low + (high - low) * batch["uniform"][:, 0]
+
+    def loss_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        hidden = self.network.hide(batch["noise"], self.levels(batch))
         return {PARTS[0]: self.network.loss(self.normalization.encode(batch["raw"]), hidden)}
 
     def title(self) -> str:

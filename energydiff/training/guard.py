@@ -1,6 +1,8 @@
 """Stops a diverging run before its weights are touched, and makes no host wait for a device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,6 +11,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from energydiff.errors import UserError
+from energydiff.training.nonfinite import Share, keep, share_of
+from energydiff.training.stream import Item
 from energydiff.training.stream_module import StreamModule
 
 
@@ -24,6 +28,7 @@ class _Step:
         told: (2,) where training runs, the largest of any rank: 1 if the step was not good, and
             what ranks ask of one another.
         seen: a copy of it that the host may look at once ``ready``.
+        batches: those accumulated since the step before, with their losses.
     """
 
     number: int
@@ -32,7 +37,7 @@ class _Step:
     ready: Any
     losses: Tensor
     norm: Tensor
-    counts: Tensor
+    batches: Sequence[Item]
 
 
 class NonFiniteGuard(Callback):
@@ -48,25 +53,26 @@ class NonFiniteGuard(Callback):
 
     def __init__(self) -> None:
         self.asked = self.agreed = 0
-        # Losses and image counts of each batch accumulated since the last step.
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        # Each batch accumulated since the last step, with its losses.
+        self._seen: list[tuple[Tensor, Item]] = []
         self._last: _Step | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._look(trainer)
-        self._counts = batch["count"]
+        self._batch = batch
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, StreamModule) and pl_module.losses is not None
-        self._seen.append((pl_module.losses, self._counts))
+        self._seen.append((pl_module.losses, self._batch))
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         assert isinstance(pl_module, StreamModule)
-        losses, counts = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        each, batches = zip(*self._seen, strict=True)
+        losses = torch.cat(each)
         self._seen.clear()
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         norm = pl_module.gradient_norm = torch.nn.utils.get_total_norm(gradients)
@@ -75,7 +81,7 @@ class NonFiniteGuard(Callback):
         if trainer.world_size > 1:
             torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
         seen, ready = _to_host(told)
-        self._last = _Step(trainer.global_step, told, seen, ready, losses, norm, counts)
+        self._last = _Step(trainer.global_step, told, seen, ready, losses, norm, batches)
         if ready is None or not skips_bad_steps(optimizer):
             self._look(trainer)
         else:
@@ -100,16 +106,13 @@ class NonFiniteGuard(Callback):
         self.agreed = int(asked)
         if not bad:
             return
-        # One rank's bad loss spoils the averaged gradient of all, so say whose loss it was.
-        index = trainer.datamodule.stream.index  # type: ignore[attr-defined]
-        culprits = [index(n) for n in step.counts[~torch.isfinite(step.losses)].tolist()]
-        batch = [index(n) for n in step.counts.tolist()]
-        report = (trainer.global_rank, culprits, float(step.norm), batch)
-        reports = [report]
+        share = share_of(trainer, step.batches, step.losses, step.norm)
+        shares = [share]
         if trainer.world_size > 1:
-            reports = [report] * trainer.world_size
-            torch.distributed.all_gather_object(reports, report)
-        raise NonFiniteError(_sentence(step.number, reports))
+            shares = [share] * trainer.world_size
+            torch.distributed.all_gather_object(shares, share)
+        kept = None if trainer.fast_dev_run else keep(trainer, step.number, shares, step.batches)  # type: ignore[attr-defined]
+        raise NonFiniteError(_sentence(step.number, shares, kept))
 
 
 def skips_bad_steps(optimizer: torch.optim.Optimizer) -> bool:
@@ -128,16 +131,18 @@ def _to_host(numbers: Tensor) -> tuple[Tensor, Any]:
     return seen, ready
 
 
-def _sentence(step: int, reports: list[tuple[int, list[int], float, list[int]]]) -> str:
+def _sentence(step: int, shares: Sequence[Share], kept: Path | None) -> str:
+    # One rank's bad loss spoils the averaged gradient of all, so say whose loss it was.
     culprits = [
-        f"rank {rank}: the loss of sample indices {indices}"
-        for rank, indices, _, _ in reports
-        if indices
+        f"rank {share.rank}: the loss of sample indices {share.culprits}"
+        for share in shares
+        if share.culprits
     ] or [
-        f"rank {rank}: a gradient norm of {norm} from sample indices {batch}"
-        for rank, _, norm, batch in reports
+        f"rank {share.rank}: a gradient norm of {share.norm} from sample indices {share.indices}"
+        for share in shares
     ]
+    again = f" (energydiff replay {kept} takes the step again)" if kept else ""
     return (
         f"training stopped before step {step}: not finite on {'; '.join(culprits)}. The weights"
-        " are unchanged; lower model.learning_rate or look at these samples."
+        f" are unchanged; lower model.learning_rate or look at these samples{again}."
     )

@@ -118,6 +118,9 @@ class DiffusionModule(StreamModule):
             )
         self.denoiser.load_state_dict(theirs)
 
+    def levels(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.noise.quantile(batch["uniform"][:, 0])
+
     def loss_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         label = None
         if self.denoiser.num_classes:
@@ -125,7 +128,7 @@ class DiffusionModule(StreamModule):
             label = torch.where(hidden, -1, batch["label"])
         noisy = NoisyBatch(
             self.normalization.encode(batch["raw"]),
-            self.noise.quantile(batch["uniform"][:, 0]),
+            self.levels(batch),
             batch["noise"],
             self.sigma_data,
             label,

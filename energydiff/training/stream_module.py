@@ -79,6 +79,10 @@ class StreamModule(pl.LightningModule, ABC):
         """The parts of the objective on a batch of the stream, each (B,); their sum is the loss."""
 
     @abstractmethod
+    def levels(self, batch: dict[str, Tensor]) -> Tensor:
+        """What the loss of each image of a batch is taken at, (B,): its σ, say."""
+
+    @abstractmethod
     def title(self) -> str:
         """What is trained, in a few words."""
 

@@ -1,5 +1,6 @@
 """Two processes do what one does: the same gradient, the same numbers, the same samples."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -119,10 +120,16 @@ def test_a_batch_that_two_ranks_cannot_share_is_a_sentence(
     assert "data.batch_size 33 must be divisible by devices" in done.err
 
 
+def squeezed(text: str) -> list[str]:
+    """Its lines, with one space for many."""
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
 def test_an_image_that_poisons_one_rank_stops_both_and_is_named(
-    process, tiny_mlp: Path, tmp_path: Path
+    process, tiny_mlp: Path, tmp_path: Path, door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The averaged gradient is bad on every rank; the loss was on one."""
+    """The averaged gradient is bad on every rank; the loss was on one. Both batches are kept, and
+    the step can be taken again."""
     poison = "--trainer.callbacks+=poison_rank.PoisonRank"
     options = ["--trainer.default_root_dir", tmp_path, poison, *TWO]
     done = process("fit", "--config", tiny_mlp, *options)
@@ -130,3 +137,16 @@ def test_an_image_that_poisons_one_rank_stops_both_and_is_named(
     assert re.search(r"before step 0: not finite on rank 1: .* indices \[\d+\]\. The", done.err)
     assert "Traceback" not in done.err
     assert not (tmp_path / "checkpoints").exists()
+    kept = tmp_path / "nonfinite" / "000000000"
+    assert f"(energydiff replay {kept} takes the step again)" in done.err
+    shares = json.loads((kept / "report.json").read_text())["ranks"]
+    assert shares[0]["counts"] + shares[1]["counts"] == list(range(32))
+    assert None not in shares[0]["losses"] and shares[1]["losses"].index(None) == 0
+
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    again = door("replay", kept, "--accelerator", "cpu")
+    assert again.code == 0, again.err
+    assert re.search(r"Rank 0: gradient norm [\d.]+, all finite\.", again.out)
+    assert "Rank 1: gradient norm nan, not finite first in the images; in the grad" in again.out
+    largest = f"{max(shares[0]['losses']):.4g}"
+    assert any(line.split("│")[5:7] == [f" {largest} "] * 2 for line in squeezed(again.out))

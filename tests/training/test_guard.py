@@ -1,6 +1,7 @@
 """A value that is not finite stops training before it reaches the weights, and is named."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from energydiff.training import DiffusionData, DiffusionModule, guard
+from energydiff.errors import UserError
+from energydiff.training import DiffusionData, DiffusionModule, guard, nonfinite
 from energydiff.training.guard import NonFiniteError, NonFiniteGuard
 
 STEP, ROW = 2, 3
@@ -84,6 +86,38 @@ def test_a_bad_gradient_behind_a_good_loss_is_found(fit) -> None:
     message = fit(planted)
     assert f"before step {STEP}:" in message
     assert f"rank 0: a gradient norm of nan from sample indices {planted.indices}" in message
+
+
+def test_the_step_is_kept_whole_and_can_be_taken_again(
+    fit, module: DiffusionModule, make_trainer, tmp_path
+) -> None:
+    """Both accumulated batches, each image's σ, and the weights, whose gradient it is again."""
+    planted = Planted(poison_gradient, 2 * STEP)
+    fit(planted, accumulate_grad_batches=2)
+    report, (batches,) = nonfinite.read(tmp_path / "nonfinite" / f"{STEP * 8:09d}")
+    (share,) = report["ranks"]
+    assert share["counts"] == list(range(STEP * 8, (STEP + 1) * 8))
+    assert [len(batch["count"]) for batch in batches] == [4, 4]
+    levels = torch.cat([module.noise.quantile(batch["uniform"][:, 0]) for batch in batches])
+    assert share["levels"] == pytest.approx(levels.tolist())
+    saved = torch.load(tmp_path / f"nonfinite/{STEP * 8:09d}/weights.ckpt", weights_only=True)
+    assert saved["global_step"] == STEP
+    assert all(torch.equal(saved["state_dict"][n], w) for n, w in planted.weights.items())
+
+    module.load_state_dict(saved["state_dict"])
+    again = nonfinite.replay(make_trainer(), module, batches)
+    assert again.losses.tolist() == pytest.approx(share["losses"], rel=1e-6)
+    assert again.parameters == ["denoiser.potential.backbone.input.weight"]
+    assert again.first is None and not math.isfinite(again.norm)
+
+
+def test_a_full_disk_does_not_hide_what_happened(fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise UserError("no room")
+
+    monkeypatch.setattr(nonfinite, "write_checkpoint", full)
+    message = fit(Planted(poison_image(torch.nan)))
+    assert f"before step {STEP}:" in message and "replay" not in message
 
 
 @pytest.mark.parametrize("batch_number", [2, 3])
