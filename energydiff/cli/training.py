@@ -43,10 +43,11 @@ from energydiff.training.guard import NonFiniteGuard
 from energydiff.training.loggers import keep_in_run, log_configuration, run_loggers
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
-from energydiff.training.progress import Throughput, progress_bar
+from energydiff.training.progress import progress_bar
 from energydiff.training.resume import estimates_of, record_estimates, record_samples
 from energydiff.training.stop import StopOnSignal, Stopped
 from energydiff.training.stream_module import StreamModule
+from energydiff.training.throughput import Throughput
 
 
 class SaveRun(SaveConfigCallback):

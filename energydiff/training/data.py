@@ -1,7 +1,8 @@
 """The data module: any source of ``energydiff.data`` as a counted stream."""
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -26,6 +27,26 @@ from energydiff.training.stretches import recorded, resumed
 
 SIGMA_DATA_SAMPLES = 4_096
 WORKERS = 4
+
+
+class WaitedLoader(DataLoader[Item]):
+    """A loader that knows for how long it was waited for.
+
+    Attributes:
+        waited: seconds.
+    """
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Item]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            begun = time.monotonic()
+            batch = next(batches, None)
+            self.waited += time.monotonic() - begun
+            if batch is None:
+                return
+            yield batch
 
 
 class DiffusionData(pl.LightningDataModule):
@@ -165,7 +186,7 @@ class DiffusionData(pl.LightningDataModule):
         if workers is None:
             most = suggested_max_num_workers(self.trainer.num_devices)
             workers = min(WORKERS, most) if self.train_source.decoded else 0
-        return DataLoader(
+        return WaitedLoader(
             dataset,
             batch_sampler=batches,
             num_workers=workers,

@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
 
-from energydiff.training.stream_module import StreamModule, is_logged
+from energydiff.training.stream_module import StreamModule
 
 SECONDS_BETWEEN_READINGS = 0.5
 
@@ -95,29 +95,3 @@ class PlainProgress(ProgressBar):
         each = (time.monotonic() - self._began) / taken
         left = timedelta(seconds=round(each * (trainer.max_steps - trainer.global_step)))
         print(f"image {images:,} of {total:,}  {shown}  {left} left", flush=True)
-
-
-class Throughput(Callback):
-    """Logs ``images_per_second``, over all ranks, averaged over about the last 20 steps, and makes
-    the images seen the step of what else training logs."""
-
-    def __init__(self) -> None:
-        self._last: float | None = None
-        self._rate: float | None = None
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        assert isinstance(pl_module, StreamModule)
-        logged = is_logged(trainer, trainer.global_step)
-        if logged:
-            pl_module.log("step", float(pl_module.images_after(trainer.global_step)))
-        now = time.monotonic()
-        if self._last is not None:
-            images = pl_module.batch_size / trainer.accumulate_grad_batches
-            rate = images / max(now - self._last, 1e-9)
-            self._rate = rate if self._rate is None else self._rate + 0.05 * (rate - self._rate)
-            pl_module.shown["images_per_second"] = self._rate
-            if logged:
-                pl_module.log("images_per_second", self._rate)
-        self._last = now
