@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import lightning.pytorch as pl
 import torch
 import yaml
-from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -30,10 +29,10 @@ from energydiff.registry import import_modules
 from energydiff.saving import LAST_CHECKPOINT, open_model
 from energydiff.training.checkpoint import (
     Checkpoint,
-    WholeCheckpointIO,
     best_checkpoints,
     every_checkpoint,
     last_checkpoint,
+    with_whole_checkpoints,
 )
 from energydiff.training.data import DiffusionData
 from energydiff.training.defaults import TRAINER
@@ -281,10 +280,7 @@ class EnergyDiffCLI(LightningCLI):
             if config.keep_best:
                 callbacks.append(best_checkpoints(run / LAST_CHECKPOINT.parent, config.keep_best))
         callbacks.append(StopOnSignal(guard))
-        plugins = config.trainer.plugins or []
-        plugins = [*plugins] if isinstance(plugins, list) else [plugins]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins.append(WholeCheckpointIO())
+        plugins = with_whole_checkpoints(config.trainer.plugins or [])
         kwargs |= {"logger": logger, "callbacks": callbacks, "plugins": plugins}
         kwargs["enable_checkpointing"] = True  # what writes them is among the callbacks, or not
         try:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import lightning.pytorch as pl
-from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from energydiff.errors import UserError
 from energydiff.random import RULE
@@ -173,3 +174,15 @@ class WholeCheckpointIO(TorchCheckpointIO):
         if storage_options is not None:
             raise TypeError("storage_options are for remote file systems")
         write_checkpoint(checkpoint, Path(path))
+
+
+def with_whole_checkpoints(plugins: Any) -> list[Any]:
+    """One of Lightning's plugins or several, with :class:`WholeCheckpointIO` where none of them
+    writes checkpoints, or under the one that writes them while training goes on."""
+    plugins = [*plugins] if isinstance(plugins, list) else [plugins]
+    for plugin in plugins:
+        if isinstance(plugin, AsyncCheckpointIO) and plugin.checkpoint_io is None:
+            plugin.checkpoint_io = WholeCheckpointIO()
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins.append(WholeCheckpointIO())
+    return plugins

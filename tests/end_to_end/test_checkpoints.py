@@ -2,6 +2,8 @@
 
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -142,6 +144,42 @@ def test_training_writes_no_checkpoint_by_way_of_the_temporary_folder(
     assert saved and set(saved) == {last}
     assert [file.name for file in last.parent.iterdir()] == ["last.ckpt"]
     assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_checkpoints_may_be_written_while_training_goes_on(
+    fails: bool, tiny_mlp: Path, tmp_path: Path, door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Lightning's plugin, each whole or not at all, from the weights of its own step."""
+    quick = ["--monitor.every_images", 0, "--val_every_images", 0, "--finish.evaluations", 0]
+    quick += ["--model.total_images", 320, "--checkpoint_every_images", 32]
+    asked = ["--trainer.plugins", "lightning.pytorch.plugins.AsyncCheckpointIO"]
+    save, written = torch.save, []
+
+    def slowly(content: dict, stream: BinaryIO) -> None:
+        time.sleep(0.05)
+        written.append((threading.current_thread(), content["global_step"]))
+        if fails:
+            raise OSError(28, "No space left on device")
+        save(content, stream)
+
+    monkeypatch.setattr(torch, "save", slowly)
+    run = ["--trainer.default_root_dir", tmp_path / "run"]
+    done = door("fit", "--config", tiny_mlp, *quick, *run, *asked)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert threading.main_thread() not in {thread for thread, _ in written}
+    if fails:
+        assert f"{last} cannot be written (No space left on device)" in done.sentence
+        assert not last.exists()
+        return
+    assert [step for _, step in written] == [*range(1, 11), 10]
+    monkeypatch.setattr(torch, "save", save)
+    straight = tmp_path / "straight" / "checkpoints" / "last.ckpt"
+    run = ["--trainer.default_root_dir", tmp_path / "straight"]
+    assert door("fit", "--config", tiny_mlp, *quick, *run).code == 0
+    one, other = (torch.load(file, weights_only=True) for file in (last, straight))
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(one[part][name], other[part][name]) for name in other[part])
 
 
 def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(
