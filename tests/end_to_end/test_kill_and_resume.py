@@ -1,20 +1,23 @@
 """Killed at twenty moments and started again, a run ends bitwise where it would have ended."""
 
+import importlib
 import multiprocessing
 import os
 import random
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import killed_fit
 import pytest
 import torch
 from torch import Tensor
 
+sys.path.append(str(Path(__file__).parent))  # of the processes too
+killed_fit = importlib.import_module("killed_fit")
 pytestmark = pytest.mark.slow
 
 KILLS, STEPS = 20, 500
