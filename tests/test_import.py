@@ -24,6 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "diffusion": {"energies", "denoisers"},
     "data": set(),
     "saving": {"energies", "memory", "potentials", "denoisers", "data"},
+    "checking": {"energies", "potentials", "saving"},
     "drawing": {"energies", "sampling"},
     "landscape": {"energies", "sampling", "memory"},
     "likelihood": {"energies", "diffusion", "data"},
@@ -43,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "energydiff": {"energies", "saving"},
     "cli": {
         *("energydiff", "energies", "sampling", "memory", "denoisers", "data", "saving"),
-        *("drawing", "landscape", "evaluation", "memorisation", "training", "report"),
+        *("checking", "drawing", "landscape", "evaluation", "memorisation", "training", "report"),
         "completion",
     },
     "__main__": {"cli"},

@@ -20,6 +20,7 @@ COMMANDS = {
         "train on ever more images: what is memorised, spurious, generalised",
     ),
     "landscape": ("landscape", "minima, saddles, basins and bifurcations of an energy"),
+    "check": ("check", "is the field the gradient of the energy, in every way it is computed?"),
     "complete": ("complete", "train a masked completion (complete fit), or fill images with one"),
     "replay": ("replay", "take a step that was not finite again, and show where it begins"),
     "export": ("export", "write a trained model as two plain files"),

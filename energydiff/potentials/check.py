@@ -49,11 +49,11 @@ def require_smooth(network: Network) -> None:
     if not isinstance(network, Backbone | ScalarNetwork):
         return
     cpu = torch.device("cpu")
-    with torch.random.fork_rng(devices=[]), differentiable(cpu, autocast=False), _Double():
+    with torch.random.fork_rng(devices=[]), differentiable(cpu, autocast=False), InDouble():
         _Check(network).run()
 
 
-class _Double(TorchFunctionMode):
+class InDouble(TorchFunctionMode):
     """Casts to float32 and tensors made in it are in float64: embeddings of time often are."""
 
     def __torch_function__(
