@@ -41,6 +41,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOORS = [
     *([name] for name in ("fit", "validate", "test", "sample", "export", "complete", "landscape")),
     ["memorisation"],
+    ["check"],
     *(["complete", name] for name in ("fit", "validate", "test")),
     *(["evaluate", name] for name in ("fid", "compare", "report")),
 ]
