@@ -42,6 +42,7 @@ DOORS = [
     *([name] for name in ("fit", "validate", "test", "sample", "export", "complete", "landscape")),
     ["memorisation"],
     ["check"],
+    ["replay"],
     *(["complete", name] for name in ("fit", "validate", "test")),
     *(["evaluate", name] for name in ("fid", "compare", "report")),
 ]
