@@ -259,9 +259,8 @@ class EnergyDiffCLI(LightningCLI):
         self.model.config = json.loads(
             self.parser.dump(self.config, format="json", skip_none=False)
         )
-        normalization = self.datamodule.normalization
-        values_ = (normalization.low, normalization.high)
-        record_estimates(self.model.config, self.datamodule.sigma_data, values_)
+        data = self.datamodule
+        record_estimates(self.model.config, data.sigma_data, data.normalization)
         self.model.config["train_images"] = len(self.datamodule.train_source)
         run = Path(config.trainer.default_root_dir)
         logger = run_loggers(config.trainer.logger, run)

@@ -169,7 +169,7 @@ def test_a_mapped_file_is_pickled_by_its_path(tmp_path: Path) -> None:
 def test_the_first_sample_that_is_not_finite_is_named(
     tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("energydiff.data.arrays.SCAN_BYTES", 200)  # several chunks
+    monkeypatch.setattr("energydiff.data.scan.SCAN_BYTES", 200)  # several chunks
     values = RANDOM.normal(size=(40, 3))
     values[[17, 30], 1] = bad
     with pytest.raises(UserError, match=r"a\.npy: sample 17 holds a value that is not finite"):
