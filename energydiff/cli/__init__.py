@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "landscape": ("landscape", "minima, saddles, basins and bifurcations of an energy"),
     "complete": ("complete", "train a masked completion (complete fit), or fill images with one"),
+    "encode": ("encode", "write what an encoder makes of images, as latents to train on"),
     "export": ("export", "write a trained model as two plain files"),
 }
 

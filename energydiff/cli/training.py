@@ -252,6 +252,11 @@ class EnergyDiffCLI(LightningCLI):
             # What a class says of its arguments comes wrapped where its place may also be empty.
             if isinstance(error.__cause__, UserError):
                 raise error.__cause__ from None
+            if isinstance(error.__cause__, OSError):
+                raise UserError(
+                    f"a class that the configuration names cannot be built ({error.__cause__}):"
+                    " check the path that it is given."
+                ) from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:

@@ -86,8 +86,8 @@ class Arrays(DataSpec):
     def open(self) -> Splits:
         """Refuses a file that is not an array of finite real numbers with the axes above, axes that
         can be read in two ways, an ``.npz`` that does not say which array to take, labels that are
-        missing or are not one integer per sample, channels that cannot be standardised, and a
-        decoder that makes no images of the samples."""
+        missing or are not one integer or name per sample, channels that cannot be standardised, and
+        a decoder that makes no images of the samples."""
         path = Path(self.root).expanduser()
         loaded, loaded_labels = _load(path, self.key)
         values = _channels_first(loaded, self.layout, path)
@@ -224,9 +224,9 @@ def _classes(labels: Array | None, count: int, path: Path) -> tuple[tuple[str, .
             f"{path} holds no labels: save them in an .npz under y, or beside an .npy, or leave"
             " data.source.labels off."
         )
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+    if labels.shape != (count,) or labels.dtype.kind not in "iuU":
         raise UserError(
             f"{path} holds labels of shape {labels.shape} and type {labels.dtype}: save one "
-            f"integer for each of its {count} samples."
+            f"integer or name for each of its {count} samples."
         )
     return index_classes(labels)

@@ -68,19 +68,26 @@ class Decoder:
             self._shapes[shape] = tuple(image.shape[1:])
         return self._shapes[shape]
 
-    @torch.no_grad()
     def __call__(self, raw: Tensor) -> Tensor:
         """Raw samples (B, \\*shape) to images (B, 1 or 3, H, W), on the device of the samples."""
-        device = raw.device
-        if device.type == "cpu" and torch.accelerator.is_available():
-            device = torch.accelerator.current_accelerator() or device
-        module = self.module.to(device)
-        with full_precision(device):
-            parts = raw.to(torch.float32).split(BATCH)
-            images = torch.cat([module(part.to(device)) for part in parts])
+        images = apply_frozen(self.module, raw.float())
         if images.ndim != 4 or len(images) != len(raw) or images.shape[1] not in (1, 3):
             raise ValueError(
                 f"it answered {tuple(images.shape)} to {tuple(raw.shape)}, and images are"
                 " (B, 1 or 3, H, W)"
             )
-        return images.float().to(raw.device)
+        return images.float()
+
+
+@torch.no_grad()
+def apply_frozen(module: nn.Module, x: Tensor) -> Tensor:
+    """module(x), a few at a time, back on the device of x.
+
+    It runs on that device, and for x on the CPU on an accelerator where there is one.
+    """
+    device = x.device
+    if device.type == "cpu" and torch.accelerator.is_available():
+        device = torch.accelerator.current_accelerator() or device
+    module = module.to(device)
+    with full_precision(device):
+        return torch.cat([module(part.to(device)).to(x.device) for part in x.split(BATCH)])

@@ -203,7 +203,7 @@ def test_arrays_that_are_refused(tmp_path: Path, values: Any, message: str, suff
     [
         (None, "holds no labels"),
         (np.zeros(39, int), r"labels of shape \(39,\)"),
-        (np.zeros(40), "type float64: save one integer for each of its 40"),
+        (np.zeros(40), "type float64: save one integer or name for each of its 40"),
     ],
 )
 def test_labels_that_are_refused(tmp_path: Path, labels: Any, message: str) -> None:
