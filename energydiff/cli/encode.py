@@ -1,4 +1,4 @@
-"""Latents of images: ``energydiff encode --source Folder --encoder vae.Encoder --out latents.npy``."""
+"""Latents of images: ``energydiff encode --source Folder --encoder vae.Encoder``."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
