@@ -96,7 +96,7 @@ def count(preset: str) -> Counted:
     denoiser, objective = build(preset)
     few, many = 8, 16
     with FakeTensorMode():
-        _make_fake(denoiser)
+        make_fake(denoiser)
         one = denoiser_call(denoiser, torch.randn(1, *denoiser.shape))
         call = operations(one)
         step = operations(training_step(denoiser, objective, 1, "cpu"))
@@ -108,7 +108,7 @@ def count(preset: str) -> Counted:
     return Counted(parameters, call, step, low - few * image, image)
 
 
-def _make_fake(module: nn.Module) -> None:
+def make_fake(module: nn.Module) -> None:
     """Gives every weight a fake tensor in place of its meta tensor, and a gradient."""
     for part in module.modules():
         for name, weight in [*part.named_parameters(recurse=False)]:

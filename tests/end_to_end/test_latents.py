@@ -1,6 +1,7 @@
 """Latents of a pair of modules from outside: encoded, trained on, sampled, shown and measured."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -200,3 +201,36 @@ def test_an_encoder_that_fails_leaves_nothing(door, tmp_path: Path) -> None:
     with pytest.raises(energydiff.UserError, match="not finite of image 0"):
         encode(Digits(), Broken(), tmp_path / "latents.npy")
     assert not any(tmp_path.iterdir())
+
+
+def test_the_autoencoder_of_diffusers_as_documented(
+    door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        sample_size=16,
+    )
+    vae.save_pretrained(tmp_path / "vae")
+    page = (HERE.parents[1] / "docs" / "latents.md").read_text()
+    (module,) = re.findall(r"vae\.py\"\)\.write_text\(\'\'\'\n(.*?)\'\'\'\)", page, re.DOTALL)
+    (tmp_path / "vae.py").write_text(module)
+    (tmp_path / "images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "images" / f"{i:02d}.png")
+    images = ("--source", "Folder", "--source.root", tmp_path / "images")
+    encoder = ("--encoder", "vae.Encoder", "--encoder.folder", tmp_path / "vae")
+    out = ("--out", tmp_path / "latents.npy")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    done = door("encode", "--import", tmp_path / "vae.py", *images, *encoder, *out)
+    assert done.code == 0, done.err
+    assert np.load(tmp_path / "latents.npy").shape == (24, 4, 8, 8)
+    decoder = sys.modules.pop("vae").Decoder(str(tmp_path / "vae"))
+    options = {"layout": "CHW", "standardize": True, "decoder": decoder}
+    train = Arrays(tmp_path / "latents.npy", **options).open().train
+    assert energydiff.data.image_grid(train.clean(4), train.normalization, gap=0).size == (128, 128)
