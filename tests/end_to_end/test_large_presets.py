@@ -90,14 +90,8 @@ def test_two_steps_at_reduced_width(preset: str, data: Path, tmp_path: Path, doo
     assert (saved.normalization.moments is not None) == (name == "latent32")
 
 
-@pytest.mark.parametrize(
-    "preset",
-    [
-        pytest.param(p, marks=() if p.endswith("_s") else pytest.mark.slow)
-        for p in presets()
-        if p.partition("/")[2] in BASELINES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", [p for p in presets() if p.partition("/")[2] in BASELINES])
 def test_at_full_width_an_energy_takes_the_operations_of_its_baseline_and_the_page_says_so(
     preset: str,
 ) -> None:
@@ -134,6 +128,7 @@ def test_the_page_has_a_row_for_every_preset() -> None:
     assert re.findall(r"^\| `(\w+/\w+)` \|", PAGE, re.MULTILINE) == presets()
 
 
+@pytest.mark.slow
 def test_real_steps_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     main(["latent32/energy_s", "--run", "--batch", "1", "--device", "cpu"])
     said = capsys.readouterr().out
