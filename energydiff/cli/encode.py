@@ -1,12 +1,9 @@
 """Latents of images: ``energydiff encode --source Folder --encoder vae.Encoder``."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
 from energydiff.cli.parser import function_parser
@@ -15,6 +12,7 @@ from energydiff.data.decoder import apply_frozen
 from energydiff.errors import UserError
 from energydiff.evaluation.images import image_batches
 from energydiff.files import whole
+from energydiff.report.arrays import Array, write_array
 
 
 def encode(
@@ -34,37 +32,34 @@ def encode(
     splits = source.open()
     print(understood(splits))
     count = sum(map(len, splits))
-    shape = _write(_latents(splits, encoder.eval(), batch_size), count, out)
+    with whole(out) as partial, partial.open("wb") as stream:
+        write_array(stream, count, _latents(splits, encoder.eval(), batch_size))
     if splits.train.classes:
         names = np.array(splits.train.classes)
         with whole(out.with_suffix(".labels.npy")) as partial, partial.open("wb") as stream:
             np.save(stream, names[np.concatenate([part.labels for part in splits])])
-    print(f"Written to {out}: {count:,} latents {shape}.")
+    print(f"{count:,} latents written to {out}.")
 
 
-def _latents(splits: Splits, encoder: nn.Module, batch_size: int) -> Iterator[Tensor]:
+def _latents(splits: Splits, encoder: nn.Module, batch_size: int) -> Iterator[Array]:
     """(B, \\*shape) float32 of every batch."""
     for part, told in zip(splits, ("training", "held-out"), strict=True):
         if len(part):
             for images, _ in image_batches(part, f"Encoding {told} images", batch_size):
-                yield apply_frozen(encoder, images / 127.5 - 1).float()
+                yield _encoded(encoder, images)
 
 
-def _write(batches: Iterator[Tensor], count: int, out: Path) -> tuple[int, ...]:
-    """All of them into one file, of which a part is in memory; the shape of one."""
-    first = next(batches)
-    shape, start = tuple(first.shape[1:]), 0
-    with whole(out) as partial:
-        array = open_memmap(partial, "w+", np.float32, (count, *shape))
-        for latents in chain([first], batches):
-            finite = torch.isfinite(latents).flatten(1).all(1)
-            if not finite.all():
-                number = start + int(finite.int().argmin())
-                raise UserError(f"the encoder makes values that are not finite of image {number}.")
-            array[start : start + len(latents)] = latents
-            start += len(latents)
-        array.flush()
-    return shape
+def _encoded(encoder: nn.Module, images: Tensor) -> Array:
+    name = type(encoder).__name__
+    try:
+        latents = apply_frozen(encoder, images / 127.5 - 1).float().numpy()
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"the encoder {name} makes no latents of images {tuple(images.shape[1:])}: {error}."
+        ) from error
+    if not np.isfinite(latents).all():
+        raise UserError(f"the encoder {name} makes latents that are not finite: check its weights.")
+    return latents
 
 
 def main(arguments: Sequence[str]) -> int:

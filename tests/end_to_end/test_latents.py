@@ -198,8 +198,12 @@ def test_an_encoder_that_fails_leaves_nothing(door, tmp_path: Path) -> None:
 
     from energydiff.cli.encode import encode
 
-    with pytest.raises(energydiff.UserError, match="not finite of image 0"):
-        encode(Digits(), Broken(), tmp_path / "latents.npy")
+    for encoder, message in (
+        (Broken(), "Broken makes latents that are not finite"),
+        (nn.Conv2d(3, 4, 1), r"Conv2d makes no latents of images \(1, 8, 8\)"),
+    ):
+        with pytest.raises(energydiff.UserError, match=message):
+            encode(Digits(), encoder, tmp_path / "latents.npy")
     assert not any(tmp_path.iterdir())
 
 
