@@ -191,6 +191,13 @@ def test_what_does_not_fit_is_said_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_latents_are_not_completed(door, run: Path, pair: Path, tmp_path: Path) -> None:
+    place = ("--trainer.default_root_dir", tmp_path / "run")
+    config = ("--config", "configs/digits/completion.yaml")
+    done = door("complete", "fit", *config, *IMPORT, *options(pair), *place)
+    assert done.code == 2 and "complete fills in pixels" in done.err
+
+
 def test_an_encoder_that_fails_leaves_nothing(door, tmp_path: Path) -> None:
     class Broken(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
