@@ -191,6 +191,12 @@ def test_what_does_not_fit_is_said_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_help_does_not_list_every_module_there_is(door) -> None:  # type: ignore[no-untyped-def]
+    for help_text in (("encode", "--help"), ("fit", "--data.source.help", "Arrays")):
+        told = " ".join(door(*help_text).out.split())
+        assert "type: Module" in told and "torch.nn" not in told
+
+
 def test_latents_are_not_completed(door, run: Path, pair: Path, tmp_path: Path) -> None:
     place = ("--trainer.default_root_dir", tmp_path / "run")
     config = ("--config", "configs/digits/completion.yaml")
