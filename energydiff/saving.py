@@ -23,7 +23,8 @@ from torch import Tensor
 import energydiff.denoisers
 import energydiff.memory  # noqa: F401  (both make their classes known)
 from energydiff._version import __version__
-from energydiff.data.normalization import Normalization
+from energydiff.data.decoder import Decoder
+from energydiff.data.normalization import Normalization, as_moments
 from energydiff.energies import Denoiser, NoiseRange
 from energydiff.energies.base import build_model
 from energydiff.errors import UserError
@@ -110,7 +111,7 @@ def describe(model: SavedModel) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "model": model.denoiser.describe(),
-        "normalization": {"low": model.normalization.low, "high": model.normalization.high},
+        "normalization": model.normalization.plain(),
         "sigma_min": None if noise is None else noise.sigma_min,
         "sigma_max": None if noise is None else noise.sigma_max,
         "classes": list(model.classes),
@@ -142,7 +143,7 @@ def rebuild(
         )
     try:
         denoiser = build_model(description["model"], state, f"the model in {origin}")
-        normalization = Normalization(**description["normalization"])
+        normalization = _normalization(description["normalization"], description.get("config"))
         ends = description["sigma_min"], description["sigma_max"]
         denoiser.noise = None if ends == (None, None) else _noise_range(ends, origin)
         classes = description["classes"]
@@ -171,6 +172,20 @@ def rebuild(
     denoiser.eval().requires_grad_(False)
     config = description.get("config") or {}
     return SavedModel(denoiser, normalization, tuple(classes), config)
+
+
+def _normalization(plain: Mapping[str, Any], config: Any) -> Normalization:
+    """As described, with the decoder that the run recorded, built when it is asked for."""
+    decoder = config
+    for name in ("data", "source", "init_args", "decoder"):
+        decoder = decoder.get(name) if isinstance(decoder, Mapping) else None
+    moments = plain.get("moments")
+    return Normalization(
+        plain["low"],
+        plain["high"],
+        None if moments is None else as_moments(*moments),
+        None if decoder is None else Decoder(decoder),
+    )
 
 
 def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:

@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from energydiff import registry
 from energydiff.cli import (
     complete,
+    encode,
     evaluate,
     export,
     landscape,
@@ -43,6 +44,7 @@ DOORS = [
     ["memorisation"],
     ["check"],
     ["replay"],
+    ["encode"],
     *(["complete", name] for name in ("fit", "validate", "test")),
     *(["evaluate", name] for name in ("fid", "compare", "report")),
 ]
@@ -50,6 +52,7 @@ DOORS = [
 PARTS = [(["fit"], "trainer"), (["evaluate", "fid"], "data")]
 # The classes that an option chooses among, whose arguments are options too.
 CHOICES: dict[str, list[type]] = {
+    "--source": [*registry.known(DataSpec).values()],  # type: ignore[type-abstract]
     "--data.source": [*registry.known(DataSpec).values()],  # type: ignore[type-abstract]
     "--data.subset": [Subset],
     "--model.backbone": [*registry.known(Network).values()],  # type: ignore[type-abstract]
@@ -96,22 +99,25 @@ def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "configs", "configs")
     shutil.copy("configs/digits/energy_unet.yaml", "my.yaml")
-    (network,) = re.findall(
-        r'"mynet\.py"\)\.write_text\(\'\'\'\n(.*?)\'\'\'\)', PAGES["extend.md"], re.S
-    )
-    Path("mynet.py").write_text(network)
+    for name, page in (("mynet", "extend.md"), ("vae", "latents.md")):
+        (code,) = re.findall(
+            rf'"{name}\.py"\)\.write_text\(\'\'\'\n(.*?)\'\'\'\)', PAGES[page], re.S
+        )
+        code = re.sub(r"AutoencoderKL\.from_pretrained\(.*\)", "None", code)  # has no weights here
+        Path(f"{name}.py").write_text(re.sub("from diffusers .*", "", code))
     monkeypatch.setattr(sys, "path", [*sys.path])
     for module, name in (
         *((evaluate, name) for name in ("fid", "compare", "report")),
         *((sample, "sample"), (export, "export"), (complete, "fill")),
-        *((landscape, "landscape"), (memorisation, "memorisation")),
+        *((landscape, "landscape"), (memorisation, "memorisation"), (encode, "encode")),
     ):
         monkeypatch.setattr(module, name, _parsed_only(getattr(module, name)))
     monkeypatch.setattr(evaluate, "with_own_data", lambda parser, arguments: [*arguments])
     monkeypatch.setattr(training.EnergyDiffCLI, "instantiate_classes", lambda self: None)
     monkeypatch.setattr(training.EnergyDiffCLI, "go", lambda self: None)
     yield
-    sys.modules.pop("mynet", None)
+    for name in ("mynet", "vae"):
+        sys.modules.pop(name, None)
 
 
 def _parsed_only(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "check": ("check", "is the field the gradient of the energy, in every way it is computed?"),
     "complete": ("complete", "train a masked completion (complete fit), or fill images with one"),
     "replay": ("replay", "take a step that was not finite again, and show where it begins"),
+    "encode": ("encode", "write what an encoder makes of images, as latents to train on"),
     "export": ("export", "write a trained model as two plain files"),
 }
 

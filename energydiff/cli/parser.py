@@ -49,6 +49,7 @@ class HelpFormatter(DefaultHelpFormatter):
         text = re.sub(
             r"(, )?default: (null|==SUPPRESS==)", "", _plain(super()._expand_help(action))
         )
+        text = re.sub(r", known subclasses: torch\.nn\.[^)]*", "", text)  # any module: hundreds
         return text.removesuffix(" ()")
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:

@@ -266,9 +266,9 @@ def warn_of_range(outside: OutsideRange, count: int) -> None:
     """A warning that counts the samples, of so many, far outside the data's range."""
     if outside.samples:
         warnings.warn(
-            f"{outside.samples} of the {count} samples leave the data's range, -1 to 1 in"
-            f" model coordinates, by a factor of up to {outside.factor:.3g}: they are not like"
-            " data, whatever the certificate says; take more steps.",
+            f"{outside.samples} of the {count} samples leave the data's range by a factor of up to"
+            f" {outside.factor:.3g}: they are not like data, whatever the certificate says; take"
+            " more steps.",
             stacklevel=3,
         )
 

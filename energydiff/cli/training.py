@@ -252,6 +252,11 @@ class EnergyDiffCLI(LightningCLI):
             # What a class says of its arguments comes wrapped where its place may also be empty.
             if isinstance(error.__cause__, UserError):
                 raise error.__cause__ from None
+            if isinstance(error.__cause__, OSError):
+                raise UserError(
+                    f"a class that the configuration names cannot be built ({error.__cause__}):"
+                    " check the path that it is given."
+                ) from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -259,10 +264,9 @@ class EnergyDiffCLI(LightningCLI):
         self.model.config = json.loads(
             self.parser.dump(self.config, format="json", skip_none=False)
         )
-        normalization = self.datamodule.normalization
-        values_ = (normalization.low, normalization.high)
-        record_estimates(self.model.config, self.datamodule.sigma_data, values_)
-        record_samples(self.model.config, self.datamodule.train_source)
+        data = self.datamodule
+        record_estimates(self.model.config, data.sigma_data, data.normalization)
+        record_samples(self.model.config, data.train_source)
         run = Path(config.trainer.default_root_dir)
         logger = run_loggers(config.trainer.logger, run)
         guard = NonFiniteGuard()

@@ -57,6 +57,11 @@ class CompletionModule(StreamModule):
         low, high = hidden_share
         if not 0 <= low <= high <= 1:
             raise UserError(f"model.hidden_share {low}, {high} must rise within [0, 1].")
+        if normalization.decoder is not None:
+            raise UserError(
+                "complete fills in pixels, and data.source.decoder makes images of latents: train"
+                " on images instead."
+            )
         self.network, self.normalization, self.hidden_share = network, normalization, (low, high)
 
     def levels(self, batch: dict[str, Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ gives its two parts. Nothing here downloads anything.
 
 from energydiff.data.arrays import Arrays
 from energydiff.data.cifar10 import Cifar10
+from energydiff.data.decoder import Decoder
 from energydiff.data.digits import Digits
 from energydiff.data.folder import Folder
 from energydiff.data.hugging_face import HuggingFace
@@ -22,6 +23,7 @@ __all__ = [
     "Arrays",
     "Cifar10",
     "DataSpec",
+    "Decoder",
     "Digits",
     "Folder",
     "HuggingFace",

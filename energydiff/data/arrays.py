@@ -10,7 +10,8 @@ The axes are read as
 and four axes of other lengths by the option ``layout``: nothing tells H channels from four.
 
 uint8 is taken as 0..255. Other numbers become float32, and their range is the smallest to the
-largest value of the training part unless one is given. An ``.npy`` file is mapped, not loaded.
+largest value of the training part unless one is given. Instead of the range, each channel may be
+given mean 0 and standard deviation 1. An ``.npy`` file is mapped, not loaded.
 """
 
 import zlib
@@ -22,8 +23,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from energydiff.data.normalization import Normalization
+from energydiff.data.decoder import Decoder
+from energydiff.data.normalization import Moments, Normalization, as_moments
+from energydiff.data.scan import channel_moments, extremes
 from energydiff.data.source import ArraySource, Rows, Splits, index_classes, index_names
 from energydiff.data.spec import DataSpec
 from energydiff.data.split import HELD_OUT, split_rows
@@ -33,7 +37,6 @@ Array = NDArray[Any]
 Layout = Literal["CHW", "HWC"]
 SAMPLE_KEYS = ("x", "images", "data")
 LABEL_KEYS = ("y", "labels")
-SCAN_BYTES = 2**24
 
 
 class MappedSource(ArraySource):
@@ -55,7 +58,8 @@ class MappedSource(ArraySource):
 
 @dataclass(frozen=True)
 class Arrays(DataSpec):
-    """Samples of one ``.npy`` or ``.npz`` file; class labels are its array y or labels.
+    """Samples of one ``.npy`` or ``.npz`` file; class labels are the array y or labels of an
+    ``.npz``, and of latents.npy the array latents.labels.npy beside it.
 
     Args:
         root: the file.
@@ -65,6 +69,10 @@ class Arrays(DataSpec):
         layout: the axes of a sample of three: channels first or last; needed unless one of these
             two axes is 1 or 3 long and the other is not.
         key: the array of samples in an ``.npz``; by default x, images or data.
+        standardize: give each channel mean 0 and standard deviation 1, those of the training part
+            or of two lists, the means and the deviations.
+        decoder: a module that makes images (B, 1 or 3, H, W) of -1..1 of samples that are none, as
+            latents, wherever images are shown or measured.
     """
 
     root: Path | str
@@ -72,24 +80,70 @@ class Arrays(DataSpec):
     value_range: tuple[float, float] | None = None
     layout: Layout | None = None
     key: str | None = None
+    standardize: bool | Moments = False
+    decoder: nn.Module | None = None
 
     def open(self) -> Splits:
         """Refuses a file that is not an array of finite real numbers with the axes above, axes that
-        can be read in two ways, an ``.npz`` that does not say which array to take, and labels that
-        are missing or are not one integer per sample."""
+        can be read in two ways, an ``.npz`` that does not say which array to take, labels that are
+        missing or are not one integer or name per sample, channels that cannot be standardised, and
+        a decoder that makes no images of the samples."""
         path = Path(self.root).expanduser()
         loaded, loaded_labels = _load(path, self.key)
         values = _channels_first(loaded, self.layout, path)
         classes, indices = _classes(loaded_labels, len(values), path) if self.labels else ((), None)
         names = index_names(len(values))
         train, held = split_rows(names, self.held_out, str(path))
-        normalization = _normalization(values, train, self.value_range, path)
+        normalization = self._normalization(values, train, path)
+        normalization.picture_shape(values.shape[1:])
         source = (
             MappedSource(path, self.layout, values, normalization, names, classes, indices)
             if path.suffix == ".npy"
             else ArraySource(values, normalization, names, classes, indices)
         )
         return Splits(source.select(train), source.select(held))
+
+    def _normalization(self, values: Array, train: Rows, path: Path) -> Normalization:
+        """Range and moments: given, those of uint8, or measured on the training part."""
+        if values.dtype == np.uint8:
+            low, high = self.value_range or (0, 255)
+        else:
+            lowest, highest = extremes(values)
+            finite = np.isfinite(lowest) & np.isfinite(highest)
+            if not finite.all():
+                raise UserError(
+                    f"{path}: sample {np.argmin(finite)} holds a value that is not finite in"
+                    " float32; repair or remove it."
+                )
+            low, high = self.value_range or (
+                float(lowest[train].min()),
+                float(highest[train].max()),
+            )
+        if low == high and self.value_range is None:
+            raise UserError(
+                f"{path}: every training value is {low:g}, so nothing can be learnt: check the"
+                " file, or set data.source.value_range if that is meant."
+            )
+        moments = self._moments(values, train, path)
+        decoder = None if self.decoder is None else Decoder(self.decoder)
+        return Normalization(low, high, moments, decoder)
+
+    def _moments(self, values: Array, train: Rows, path: Path) -> Moments | None:
+        if self.standardize is False:
+            return None
+        if values.ndim != 4:
+            raise UserError(
+                f"{path} holds vectors, and data.source.standardize is for channels: leave it out."
+            )
+        mean, std = channel_moments(values, train) if self.standardize is True else self.standardize
+        moments = as_moments(mean, std)
+        if len(moments[0]) != values.shape[1] or 0 in moments[1]:
+            raise UserError(
+                f"{path} holds samples of {values.shape[1]} channels, of means {list(moments[0])}"
+                f" and standard deviations {list(moments[1])}: data.source.standardize takes one of"
+                " each per channel, and no channel that is constant."
+            )
+        return moments
 
 
 def _load(path: Path, key: str | None = None) -> tuple[Array, Array | None]:
@@ -100,7 +154,9 @@ def _load(path: Path, key: str | None = None) -> tuple[Array, Array | None]:
         raise UserError(f"data.source.key is for an .npz, and {path} is one array: leave it out.")
     try:
         if path.suffix == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False), None
+            beside = path.with_suffix(".labels.npy")
+            labels = np.load(beside, allow_pickle=False) if beside.is_file() else None
+            return np.load(path, mmap_mode="r", allow_pickle=False), labels
         with np.load(path, allow_pickle=False) as archive:
             key = _sample_key(archive.files, key, path)
             label_key = next((k for k in LABEL_KEYS if k in archive and k != key), None)
@@ -165,46 +221,12 @@ def channels_first(values: Array, layout: Layout | None, what: str) -> Array:
 def _classes(labels: Array | None, count: int, path: Path) -> tuple[tuple[str, ...], Rows]:
     if labels is None:
         raise UserError(
-            f"{path} holds no labels: save them in an .npz under y, or leave data.source.labels"
-            " off."
+            f"{path} holds no labels: save them in an .npz under y, or beside an .npy, or leave"
+            " data.source.labels off."
         )
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+    if labels.shape != (count,) or labels.dtype.kind not in "iuU":
         raise UserError(
             f"{path} holds labels of shape {labels.shape} and type {labels.dtype}: save one "
-            f"integer for each of its {count} samples."
+            f"integer or name for each of its {count} samples."
         )
     return index_classes(labels)
-
-
-def _normalization(
-    values: Array, train: Rows, value_range: tuple[float, float] | None, path: Path
-) -> Normalization:
-    """The range of the data: given, that of uint8, or measured on the training part."""
-    if values.dtype == np.uint8:
-        return Normalization(*(value_range or (0, 255)))
-    lowest, highest = _extremes(values)
-    finite = np.isfinite(lowest) & np.isfinite(highest)
-    if not finite.all():
-        raise UserError(
-            f"{path}: sample {np.argmin(finite)} holds a value that is not finite in float32; "
-            "repair or remove it."
-        )
-    low, high = value_range or (float(lowest[train].min()), float(highest[train].max()))
-    if value_range is None and low == high:
-        raise UserError(
-            f"{path}: every training value is {low:g}, so nothing can be learnt: check the file,"
-            " or set data.source.value_range if that is meant."
-        )
-    return Normalization(low, high)
-
-
-def _extremes(values: Array) -> tuple[Array, Array]:
-    """The smallest and the largest value of every sample, each (N,) float32."""
-    lowest, highest = np.empty((2, len(values)), np.float32)
-    rows = max(1, SCAN_BYTES // values[0].nbytes)  # a mapped file may exceed the memory
-    for start in range(0, len(values), rows):
-        part = slice(start, start + rows)
-        with np.errstate(over="ignore"):  # an overflow to infinity is reported by the caller
-            chunk = values[part].reshape(len(values[part]), -1).astype(np.float32)
-        lowest[part], highest[part] = chunk.min(axis=1), chunk.max(axis=1)
-    return lowest, highest

@@ -18,7 +18,7 @@ LEGIBLE_PIXELS = 64
 def write_images(
     x: Tensor, folder: str | Path, normalization: Normalization, start: int = 0
 ) -> list[Path]:
-    """Writes samples (B, 1 or 3, H, W) as 000000.png, ..., counting from ``start``.
+    """Writes samples (B, \\*shape) as 000000.png, ..., counting from ``start``.
 
     Makes the folder if need be and returns the paths. Raises UserError for samples that are not
     finite images.
@@ -37,7 +37,7 @@ def write_images(
 def image_grid(
     x: Tensor, normalization: Normalization, columns: int | None = None, gap: int = 2
 ) -> Image.Image:
-    """Samples (B, 1 or 3, H, W) side by side on white, row by row, ``gap`` pixels apart.
+    """Samples (B, \\*shape) side by side on white, row by row, ``gap`` pixels apart.
 
     Small samples are enlarged by a whole factor without smoothing, to some 64 pixels. columns: as
     many as make the grid square by default. Raises UserError as ``write_images``.
@@ -73,7 +73,7 @@ def open_picture(file: Path, widest: int) -> Image.Image:
 
 def _pixels(x: Tensor, normalization: Normalization) -> NDArray[np.uint8]:
     """(B, H, W, C) of 0..255."""
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
+    if normalization.picture_shape(tuple(x.shape[1:])) is None:
         raise UserError(
             f"Samples of shape {tuple(x.shape[1:])} are not images: only (1, H, W) and (3, H, W) "
             "can be drawn."

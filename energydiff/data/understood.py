@@ -10,11 +10,9 @@ SHOWN_CLASSES = 10
 def understood(splits: Splits) -> str:
     """How many samples, of which shape, range and classes, and what was not read."""
     train, held_out = splits
-    low, high = train.normalization.low, train.normalization.high
     held = f"{len(held_out):,} held out" if len(held_out) else "none held out to validate on"
     parts = [
-        f"{len(train):,} samples to train on and {held}, {_shape(train)},"
-        f" {low:g} to {high:g} read as -1 to 1",
+        f"{len(train):,} samples to train on and {held}, {_shape(train)}, {_values(train)}",
         *([_classes(train)] if train.classes else []),
         *train.remarks,
     ]
@@ -26,6 +24,18 @@ def _shape(source: Source) -> str:
         return f"{' × '.join(map(str, source.shape))} numbers each"
     channels, height, width = source.shape
     return f"{channels} channel{'s' if channels > 1 else ''} of {height} × {width} pixels"
+
+
+def _values(source: Source) -> str:
+    normalization = source.normalization
+    if normalization.moments is None:
+        told = f"{normalization.low:g} to {normalization.high:g} read as -1 to 1"
+    else:
+        told = "each channel standardised"
+    if normalization.decoder is None:
+        return told
+    size = " × ".join(map(str, normalization.decoder.shape_of(source.shape)))
+    return f"{told}, decoded to {size}"
 
 
 def _classes(source: Source) -> str:

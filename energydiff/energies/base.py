@@ -412,5 +412,9 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def _readable(value: Tensor) -> bool:
-    """Whether reading values is free: elsewhere it would wait for the device at every step."""
-    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether reading values is free: elsewhere it would wait for the device at every step.
+
+    Of another class than PyTorch's own, as a fake tensor, there may be none to read.
+    """
+    plain = value.device.type == "cpu" and type(value) is Tensor
+    return plain and not torch.compiler.is_compiling()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from energydiff.data import Normalization
+from energydiff.data.normalization import quantised
 from energydiff.drawing import draw_features
 from energydiff.evaluation.extractors import Extractor
 from energydiff.evaluation.images import QUANTISATION
@@ -61,6 +62,8 @@ class Candidate:
             "degraded": DEGRADATION if degraded else None,
             "versions": versions(),
         }
+        if (decoder := saved.normalization.decoder) is not None:
+            how["decoder"] = decoder.digest
         key = hashlib.sha256(json.dumps(how, indent=1).encode()).hexdigest()
         folder = settings.store / key[:16]
         if is_first_rank() and not (folder / "provenance.json").is_file():
@@ -111,11 +114,11 @@ class Quantised(nn.Module):
         self.extractor, self.normalization, self.degraded = extractor, normalization, degraded
 
     def forward(self, samples: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, f), or (B, 2f)."""
-        images = self.normalization.to_uint8(samples)
-        found: Tensor = self.extractor(images)
+        """(B, \\*shape) to (B, f), or (B, 2f)."""
+        pictures = self.normalization.to_picture(samples)
+        found: Tensor = self.extractor(quantised(pictures))
         if self.degraded:
-            blurred = self.extractor(self.normalization.to_uint8(blur(samples)))
+            blurred = self.extractor(quantised(blur(pictures)))
             found = torch.cat([found, blurred], 1)
         finite = samples.isfinite().flatten(1).all(1).to(found.device)
         return found.masked_fill(~finite[:, None], torch.nan)

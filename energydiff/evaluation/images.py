@@ -25,10 +25,10 @@ def image_batches(
 
     task: what is being done, for the progress. Raises UserError for samples that are not images.
     """
-    if len(source.shape) != 3:
+    if source.normalization.picture_shape(source.shape) is None:
         raise UserError(
-            f"only images (C, H, W) can be measured; this data set has samples of shape"
-            f" {source.shape}."
+            f"only images (1 or 3, H, W) can be measured; this data set has samples of shape"
+            f" {source.shape}, and no data.source.decoder that makes images of them."
         )
     loader = DataLoader(source, batch_size)
     for raw, labels in with_progress(loader, len(loader), f"{task} (batches)"):

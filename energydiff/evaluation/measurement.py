@@ -56,7 +56,8 @@ class Measurement:
                 " down noise levels: sample it with energydiff sample and give the folder of its"
                 " images."
             )
-        self.reference.require_shape(tuple(denoiser.shape))
+        shape = tuple(denoiser.shape)
+        self.reference.require_shape(model.saved.normalization.picture_shape(shape) or shape)
         return Candidate(model, self.extractor, self.settings)
 
     def provenance(self, model: SavedModel | None) -> Provenance:

@@ -88,7 +88,7 @@ def reference_features(
         content = io.BytesIO()
         np.savez(content, provenance=json.dumps(provenance), **arrays)
         write_whole(file, content.getvalue())
-    return Reference(*measured, digest, len(source), source.shape)
+    return Reference(*measured, digest, len(source), tuple(provenance["shape"]))
 
 
 def versions() -> dict[str, str]:
@@ -114,13 +114,14 @@ class _Measured(NamedTuple):
 
 def _provenance(source: Source, extractor: Extractor) -> dict[str, Any]:
     """What the features depend on, as plain data."""
-    digest = hashlib.sha256()
+    digest, shape = hashlib.sha256(), list(source.shape)
     for images, _ in image_batches(source, "Reading the reference"):
+        shape = list(images.shape[1:])
         digest.update(images.numpy().tobytes())
     return {
         "format": FORMAT,
         "images": digest.hexdigest(),
-        "shape": list(source.shape),
+        "shape": shape,
         "count": len(source),
         "extractor": extractor.name,
         "extractor_digest": extractor.digest,

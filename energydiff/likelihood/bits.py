@@ -17,6 +17,7 @@ Two different numbers go by that name, and both are relative to a unit:
 """
 
 import math
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -32,8 +33,10 @@ def bits_per_dim(nats: Tensor, dim: int, normalization: Normalization) -> Tensor
         nats: −log p_σmin(x) in model coordinates.
         dim: d, numbers in a sample.
     """
-    unit = (normalization.high - normalization.low) / 2
-    return nats / (dim * math.log(2)) + math.log2(unit)
+    units = [(normalization.high - normalization.low) / 2]
+    if normalization.moments is not None:
+        _, units = map(list, normalization.moments)  # of as many numbers each
+    return nats / (dim * math.log(2)) + fmean(map(math.log2, units))
 
 
 def lossless_bits_per_dim(
@@ -49,6 +52,7 @@ def lossless_bits_per_dim(
     """
     low, high = normalization.low, normalization.high
     whole = raw.round().equal(raw) and float(low).is_integer() and float(high).is_integer()
+    whole = whole and normalization.moments is None
     if not whole or bool(((raw < low) | (raw > high)).any()):
         raise UserError(
             f"lossless bits need raw integers from {low:g} to {high:g}; use bits_per_dim for data"

@@ -1,9 +1,9 @@
-"""Arrays of ``.npz`` files that need not fit in memory, written and read some rows at a time."""
+"""Arrays of ``.npz`` and ``.npy`` files that need not fit in memory, some rows at a time."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
@@ -20,12 +20,17 @@ def write_rows(file: Path, rows: int, arrays: Mapping[str, Iterator[Array]]) -> 
     with whole(file) as partial, ZipFile(partial, "w", ZIP_DEFLATED) as archive:
         for name, pieces in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                for number, piece in enumerate(pieces):
-                    if number == 0:
-                        described = np.lib.format.header_data_from_array_1_0(piece)
-                        shape = {"shape": (rows, *piece.shape[1:]), "fortran_order": False}
-                        np.lib.format.write_array_header_1_0(member, described | shape)
-                    member.write(piece.tobytes())
+                write_array(member, rows, pieces)
+
+
+def write_array(stream: IO[bytes], rows: int, pieces: Iterable[Array]) -> None:
+    """An array in pieces along its first axis of ``rows``, as ``np.save`` would write it."""
+    for number, piece in enumerate(pieces):
+        if number == 0:
+            described = np.lib.format.header_data_from_array_1_0(piece)
+            shape = {"shape": (rows, *piece.shape[1:]), "fortran_order": False}
+            np.lib.format.write_array_header_1_0(stream, described | shape)
+        stream.write(piece.tobytes())
 
 
 def read_rows(file: Path, name: str, rows: int) -> Iterator[Array]:

@@ -68,14 +68,16 @@ class SampleSet:
         made_by = {"weights": digest_of(self.model), **how, "trace": self.record}
         return dict(json.loads(json.dumps(made_by)))
 
-    @property
+    @cached_property
     def are_images(self) -> bool:
-        shape = self.model.denoiser.shape
-        return len(shape) == 3 and shape[0] in (1, 3)
+        """Whether they can be shown; ``UserError`` where their decoder is not at hand."""
+        return self.model.normalization.picture_shape(self.model.denoiser.shape) is not None
 
     def require_room(self, overwrite: bool) -> None:
         """``UserError`` if ``out`` holds files that no sampling left, or, unless they may be
-        overwritten, samples that are not of this set. Changes nothing."""
+        overwritten, samples that are not of this set, or images could not be made. Changes
+        nothing."""
+        _ = self.are_images
         if self.out.exists() and not self.out.is_dir():
             raise UserError(f"{self.out} is a file; --out takes a folder.")
         foreign = next(self._files(), None)

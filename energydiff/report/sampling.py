@@ -76,11 +76,11 @@ def write_sampling(samples: SampleSet, columns: int | None = None) -> Sampled:
 
 @dataclass(frozen=True)
 class OutsideRange:
-    """What leaves the data's range, −1 to 1 in model coordinates, by more than a factor of 3.
+    """What leaves the data's range by more than a factor of 3.
 
     Attributes:
         samples: how many do; one that is not finite does.
-        factor: the largest |x|, over all samples.
+        factor: the largest |x| over all samples, in units of the range's own.
     """
 
     samples: int
@@ -88,7 +88,7 @@ class OutsideRange:
 
 
 def outside_range(reach: Tensor) -> OutsideRange:
-    """Of the largest |x| of each sample, (B,), B ≥ 1."""
+    """Of the largest |x| of each sample in units of that of the data's range, (B,), B ≥ 1."""
     return OutsideRange(int((~(reach <= FAR)).sum()), float(reach.max()))
 
 
@@ -99,12 +99,12 @@ def _outside(finished: dict[str, Any]) -> OutsideRange:
 
 
 def _reach(samples: SampleSet) -> Tensor:
-    """The largest |x| of each sample, (N,)."""
+    """The largest |x| of each sample in units of that of the data's range, (N,)."""
     reach, start = torch.empty(samples.count), 0  # one block: small ones would pin those freed
     for x in samples.samples():
         reach[start : start + len(x)] = x.abs().flatten(1).amax(1)
         start += len(x)
-    return reach
+    return reach / samples.model.normalization.reach
 
 
 def _first(samples: SampleSet) -> Tensor:

@@ -138,9 +138,8 @@ class LyapunovMonitor(PeriodicCallback):
         return _computed(metrics)
 
     def _show_samples(self, trainer: pl.Trainer, module: DiffusionModule, samples: Tensor) -> None:
-        """The grid as a PNG in the run folder and in loggers that take images; vectors: nothing."""
-        shape = module.denoiser.shape
-        if len(shape) != 3 or shape[0] not in (1, 3):
+        """The grid as a PNG in the run folder and in loggers that take images, if they are any."""
+        if module.normalization.picture_shape(module.denoiser.shape) is None:
             return
         samples = gathered(samples.cpu().nan_to_num(), self.samples, trainer)
         if not trainer.is_global_zero:

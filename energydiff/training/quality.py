@@ -112,5 +112,6 @@ class QualityMonitor(PeriodicCallback):
         extractor, self._reference = open_reference(
             data, splits, module.device, self.weights, cache=None
         )
-        self._reference.require_shape(tuple(module.denoiser.shape))
+        shape = tuple(module.denoiser.shape)
+        self._reference.require_shape(module.normalization.picture_shape(shape) or shape)
         return extractor.cpu()

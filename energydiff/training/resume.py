@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from energydiff.data import Normalization
 from energydiff.data.source import Source, hash_name
 from energydiff.errors import UserError
 from energydiff.training.stretches import SEPARATOR
@@ -23,8 +24,13 @@ RECORDED = (
 # Without bearing on a held-out loss.
 UNMEASURED = ("data.batch_size", "data.flip", "seed_everything", *RECORDED)
 
-# What is estimated from the data where nothing is given, by its place in a configuration.
-ESTIMATES = (("data", "sigma_data"), ("data", "source", "init_args", "value_range"))
+# What is estimated from the data where nothing is given, or true for whatever it is, by its place
+# in a configuration.
+ESTIMATES = (
+    ("data", "sigma_data"),
+    ("data", "source", "init_args", "value_range"),
+    ("data", "source", "init_args", "standardize"),
+)
 
 
 def recorded_changes(then: Mapping[str, Any], now: Mapping[str, Any], file: str) -> list[Any]:
@@ -63,26 +69,28 @@ def estimates_of(run: Mapping[str, Any], config: Any) -> Iterator[None]:
 
     An image more or less in the data must not make another model of it.
     """
-    filled = []
+    filled = {}
     for place in ESTIMATES:
         name, value = ".".join(place), _at(run, place)
-        if value is not None and name in config and config[name] is None:
-            config[name] = tuple(value) if isinstance(value, list) else value
-            filled.append(name)
+        if value is not None and name in config and _open(config[name]):
+            filled[name] = config[name]
+            config[name] = _tuples(value)
     try:
         yield
     finally:
-        for name in filled:
-            config[name] = None
+        for name, asked in filled.items():
+            config[name] = asked
 
 
 def record_estimates(
-    config: dict[str, Any], sigma_data: float, values: tuple[float, float]
+    config: dict[str, Any], sigma_data: float, normalization: Normalization
 ) -> None:
     """Put what was estimated from the data into a run's record, in place."""
-    for place, value in zip(ESTIMATES, (sigma_data, list(values)), strict=True):
+    plain = normalization.plain()
+    values = sigma_data, [plain["low"], plain["high"]], plain.get("moments")
+    for place, value in zip(ESTIMATES, values, strict=True):
         holder = _at(config, place[:-1])
-        if isinstance(holder, dict) and holder.get(place[-1], value) is None:
+        if isinstance(holder, dict) and _open(holder.get(place[-1], False)):
             holder[place[-1]] = value
 
 
@@ -90,6 +98,15 @@ def record_samples(config: dict[str, Any], source: Source) -> None:
     """Put into a run's record how many samples it is trained on, and a digest of their names."""
     config["train_images"] = len(source)
     config["train_names"] = f"{hash_name(SEPARATOR.join(source.names)):016x}"
+
+
+def _open(value: Any) -> bool:
+    """Whether a setting leaves to the data what it is."""
+    return value is None or value is True
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _at(config: Mapping[str, Any], place: tuple[str, ...]) -> Any:

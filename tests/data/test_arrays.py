@@ -169,7 +169,7 @@ def test_a_mapped_file_is_pickled_by_its_path(tmp_path: Path) -> None:
 def test_the_first_sample_that_is_not_finite_is_named(
     tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("energydiff.data.arrays.SCAN_BYTES", 200)  # several chunks
+    monkeypatch.setattr("energydiff.data.scan.SCAN_BYTES", 200)  # several chunks
     values = RANDOM.normal(size=(40, 3))
     values[[17, 30], 1] = bad
     with pytest.raises(UserError, match=r"a\.npy: sample 17 holds a value that is not finite"):
@@ -203,7 +203,7 @@ def test_arrays_that_are_refused(tmp_path: Path, values: Any, message: str, suff
     [
         (None, "holds no labels"),
         (np.zeros(39, int), r"labels of shape \(39,\)"),
-        (np.zeros(40), "type float64: save one integer for each of its 40"),
+        (np.zeros(40), "type float64: save one integer or name for each of its 40"),
     ],
 )
 def test_labels_that_are_refused(tmp_path: Path, labels: Any, message: str) -> None:
@@ -265,3 +265,48 @@ def test_only_array_files_are_read(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "a.txt"):
         with pytest.raises(UserError, match=r"is not a \.npy or \.npz file"):
             Arrays(root).open()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_channels_are_standardised_by_the_training_part(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("energydiff.data.scan.SCAN_BYTES", 2_000)  # several parts
+    values = RANDOM.normal(size=(60, 4, 3, 5)).astype(np.float32)
+    values = values * np.array([1, 2, 3, 0.01])[:, None, None] + [[[0]], [[9]], [[1e3]], [[1e3]]]
+    root = save(tmp_path / f"a{suffix}", values.astype(np.float32))
+    train, held_out = Arrays(root, layout="CHW", standardize=True).open()
+    part = values.astype(np.float32)[list(map(int, train.names))].astype(np.float64)
+    mean, std = train.normalization.moments
+    np.testing.assert_allclose(mean, part.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, part.std((0, 2, 3)), rtol=1e-9)
+    assert held_out.normalization == train.normalization
+    given = Arrays(root, layout="CHW", standardize=[[0, 0, 0, 0], [1, 2, 3, 4]]).open().train
+    assert given.normalization.moments == ((0, 0, 0, 0), (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (RANDOM.normal(size=(40, 3)), "holds vectors, and data.source.standardize is for channels"),
+        (RANDOM.normal(size=(40, 2, 3, 3)) * [[[0]], [[1]]], "no channel that is constant"),
+    ],
+)
+def test_what_cannot_be_standardised_is_refused(tmp_path: Path, values: Any, message: str) -> None:
+    layout = "CHW" if values.ndim == 4 else None
+    with pytest.raises(UserError, match=message):
+        Arrays(save(tmp_path / "a.npy", values), layout=layout, standardize=True).open()
+
+
+def test_labels_lie_beside_a_mapped_file_by_number_or_name(tmp_path: Path) -> None:
+    names = np.tile(["cat", "dog"], 20)
+    root = save(tmp_path / "a.npy", RANDOM.normal(size=(40, 2)))
+    with pytest.raises(UserError, match="holds no labels"):
+        Arrays(root, labels=True).open()
+    np.save(tmp_path / "a.labels.npy", names)
+    train, _ = Arrays(root, labels=True).open()
+    assert train.classes == ("cat", "dog")
+    assert all(
+        train.classes[label] == names[int(name)]
+        for name, (_, label) in zip(train.names, train, strict=True)
+    )

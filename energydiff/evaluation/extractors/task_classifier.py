@@ -72,7 +72,7 @@ def open_classifier(
         "format": FORMAT,
         "images": hashlib.sha256(images.numpy().tobytes()).hexdigest(),
         "labels": hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
-        "shape": list(train.shape),
+        "shape": list(images.shape[1:]),
         "features": recipe.FEATURES,
         "variance": recipe.TOTAL_VARIANCE,
         "epochs": epochs,
@@ -95,7 +95,8 @@ def open_classifier(
     # One key: safetensors writes several in no fixed order, and the file's hash is the digest.
     metadata = {"energydiff": json.dumps(settings, sort_keys=True)}
     write_whole(file, safetensors.torch.save(state, metadata))
-    return TaskClassifier(trained.model, train.shape, digest_file(file), trained.held_out_accuracy)
+    shape = tuple(images.shape[1:])
+    return TaskClassifier(trained.model, shape, digest_file(file), trained.held_out_accuracy)
 
 
 def _recall(file: Path, settings: dict[str, Any]) -> TaskClassifier | None:

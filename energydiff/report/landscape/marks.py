@@ -53,8 +53,8 @@ def draw_points(axes: Axes, points: CriticalPoints, size: float = 42) -> None:
 
 
 def pixels(x: Tensor, normalization: Normalization) -> Pixels:
-    """Critical points x (n, 1 or 3, H, W) as images; ``UserError`` where they are none."""
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
+    """Critical points x (n, \\*shape) as images; ``UserError`` where they are none."""
+    if normalization.picture_shape(tuple(x.shape[1:])) is None:
         raise UserError(
             f"critical points of shape {tuple(x.shape[1:])} are not images: draw them without a"
             " normalization."

@@ -54,9 +54,9 @@ class Study:
     def pictures(self) -> list[str]:
         """``disconnectivity.png``; of images ``minima.png`` and ``saddles.png``, in two dimensions
         ``plane.png``."""
-        graph, shape = self.found.graph, self.surface.shape
-        images = len(shape) == 3 and shape[0] in (1, 3)
-        normalization = self.normalization if images else None
+        graph, normalization = self.found.graph, self.normalization
+        if normalization is not None and normalization.picture_shape(self.surface.shape) is None:
+            normalization = None
         disconnectivity_plot(graph, self.folder / "disconnectivity.png", normalization)
         if normalization is not None:
             minima_gallery(graph.minima, normalization, self.folder / "minima.png")

@@ -13,7 +13,6 @@ from torch import Tensor
 from energydiff.data import Normalization
 from energydiff.memorisation.looking import Opened
 from energydiff.report.memorisation.rows import PHASES, Record, first_runs
-from energydiff.report.page.pictures import are_images
 from energydiff.report.style import QUIET, bare, figure
 
 ROWS, EACH = 4, 6  # sizes, samples of a phase
@@ -45,7 +44,9 @@ def exemplars_plot(record: Record, folder: Path, path: str | Path) -> bool:
     drawn."""
     runs = {run["images"]: run for run in first_runs(record)}
     place = {size: folder / "runs" / f"{size}_seed{run['seed']}" for size, run in runs.items()}
-    if not are_images(torch.from_numpy(np.load(place[min(place)] / "samples.npy", mmap_mode="c"))):
+    first = place[min(place)]
+    shape = np.load(first / "samples.npy", mmap_mode="c").shape[1:]
+    if len(shape) != 3 or Opened.at(first).saved.normalization.picture_shape(shape) is None:
         return False
     counts = {
         size: sum(run["spaces"]["pixels"]["samples"][phase] > 0 for phase in PHASES)
@@ -84,7 +85,8 @@ def _read(folder: Path, size: int, shares: dict[str, float]) -> Shown:
 
 
 def _draw(shown: Sequence[Shown], path: str | Path) -> None:
-    height, width = next(iter(shown[0].samples.values())).shape[2:]
+    sample = next(iter(shown[0].samples.values()))
+    _, height, width = shown[0].normalization.picture_shape(tuple(sample.shape[1:])) or ()
     with figure(path, 12.6, len(shown) * (0.45 + 1.32 * height / width) + 0.3) as drawing:
         panels = drawing.subplots(len(shown), len(PHASES), squeeze=False)
         drawing.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr, call-arg]

@@ -17,7 +17,7 @@ from energydiff.report.landscape.disconnectivity import LEAVES, caption
 from energydiff.report.landscape.marks import colour
 from energydiff.report.landscape.tree import Tree, tree
 from energydiff.report.page.figures import bare_figure
-from energydiff.report.page.pictures import are_images, sample_uris
+from energydiff.report.page.pictures import sample_uris
 from energydiff.report.style import QUIET
 
 POINTS = "critical_points.npz"
@@ -57,8 +57,9 @@ def page_landscape(
     shown = CriticalPoints.join(
         [graph.minima[torch.tensor(leaves)], graph.saddles[torch.tensor(joints).long()]]
     )
-    pictured = normalization is not None and are_images(shown.x)
-    images = sample_uris(shown.x, normalization) if pictured and normalization else []
+    images = []
+    if normalization is not None and normalization.picture_shape(tuple(shown.x.shape[1:])):
+        images = sample_uris(shown.x, normalization)
     return PageLandscape(name, caption(graph, drawn), _figure(graph, drawn, leaves), images)
 
 

@@ -19,22 +19,18 @@ STRIP_BYTES = 1_500_000  # of all film strips before compression
 WIDEST = 1400  # pixels of an embedded picture
 
 
-def are_images(samples: Tensor) -> bool:
-    """Whether (N, \\*shape) are grey or colour images."""
-    return samples.ndim == 4 and samples.shape[1] in (1, 3)
-
-
 def sample_uris(samples: Tensor, normalization: Normalization) -> list[str]:
-    """Samples (N, C, H, W), each a data URI."""
+    """Samples (N, \\*shape), each a data URI."""
     return [_uri(_shrunk(x, LARGEST)) for x in _pixels(samples, normalization)]
 
 
 def strip_uris(trajectories: Tensor, normalization: Normalization, strips: int) -> list[str]:
-    """Each sample's way (points, N, C, H, W) as one picture of frames side by side.
+    """Each sample's way (points, N, \\*shape) as one picture of frames side by side.
 
     ``strips`` says how many the page has in all, which decides how large a frame may be.
     """
-    points, count, channels = trajectories.shape[:3]
+    points, count, *shape = trajectories.shape
+    channels = (normalization.picture_shape(tuple(shape)) or shape)[0]
     edge = math.isqrt(STRIP_BYTES // max(1, strips * points * channels))
     edge = min(LARGEST, max(8, edge))
     uris = []

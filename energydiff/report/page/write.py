@@ -15,7 +15,7 @@ from energydiff.files import write_whole
 from energydiff.report.page import figures, tables
 from energydiff.report.page.landscape import PageLandscape
 from energydiff.report.page.model import PageModel
-from energydiff.report.page.pictures import are_images, picture_uri, sample_uris, strip_uris
+from energydiff.report.page.pictures import picture_uri, sample_uris, strip_uris
 from energydiff.report.words import verdict
 from energydiff.sampling import words
 
@@ -59,7 +59,7 @@ def write_page(
         **{f"landscape-figure-{i}": shown.figure for i, shown in enumerate(landscapes)},
     }
     drawn = {place: figure for place, figure in drawn.items() if figure is not None}
-    pictured = are_images(models[0].samples)
+    pictured = _picture_shape(models[0]) is not None
     columns = [_column(i, models) for i in range(len(models))] if pictured else []
     text = page.render(
         **_text(models, comparison),
@@ -96,6 +96,11 @@ def _require_one_shape(models: Sequence[PageModel]) -> None:
             )
 
 
+def _picture_shape(model: PageModel) -> tuple[int, ...] | None:
+    """Of a sample as it is shown; ``None`` where it is none."""
+    return model.model.normalization.picture_shape(tuple(model.samples.shape[1:]))
+
+
 def _id(index: int) -> str:
     return f"training-figure-{index}"
 
@@ -104,7 +109,7 @@ def _column(index: int, models: Sequence[PageModel]) -> dict[str, Any]:
     """One model in pictures."""
     model = models[index]
     normalization = model.model.normalization
-    height, width = model.samples.shape[2:]
+    _, height, width = _picture_shape(model) or ()
     return {
         "name": model.name,
         "colour": figures.colour(index),
