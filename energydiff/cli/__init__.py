@@ -22,6 +22,7 @@ COMMANDS = {
     "landscape": ("landscape", "minima, saddles, basins and bifurcations of an energy"),
     "complete": ("complete", "train a masked completion (complete fit), or fill images with one"),
     "export": ("export", "write a trained model as two plain files"),
+    "shards": ("shards", "convert a folder of images to tar files, resized once for good"),
 }
 
 

@@ -17,6 +17,7 @@ from energydiff.data.spec import DataSpec
 from energydiff.data.subset import Subset
 from energydiff.data.torch_dataset import TorchDataset
 from energydiff.data.understood import understood
+from energydiff.data.web_dataset import WebDataset
 
 __all__ = [
     "Arrays",
@@ -31,6 +32,7 @@ __all__ = [
     "Splits",
     "Subset",
     "TorchDataset",
+    "WebDataset",
     "image_grid",
     "understood",
     "write_images",

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from energydiff.data.checks import default_cache_dir
 from energydiff.data.items import Items, ItemSpec, pick
+from energydiff.data.remembered import default_cache_dir
 from energydiff.data.source import Splits
 from energydiff.errors import UserError
 from energydiff.extras import import_extra

@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from energydiff.data import Source
+from energydiff.data.source import Rows
 from energydiff.random import (
     CHOICES,
     HELD_OUT,
     ORDER,
+    SHARDS,
     TRAINING,
     keyed_normal,
     keyed_order,
@@ -32,7 +34,8 @@ Item = dict[str, Tensor]
 class TrainingStream(Dataset[Item]):
     """Image ``count`` of a run, for any count: ``raw`` (\\*shape), ``label`` () and ``count`` ().
 
-    Each pass through the data is a fresh permutation, a function of (seed, pass number).
+    Each pass through the data is a fresh permutation, a function of (seed, pass number); see
+    :func:`pass_order`.
     """
 
     def __init__(self, source: Source, seed: int) -> None:
@@ -46,9 +49,24 @@ class TrainingStream(Dataset[Item]):
         """Which sample of the source image ``count`` is."""
         number, place = divmod(count, len(self.source.places))
         if number != self._pass:
-            order = keyed_order(self.seed, [number], len(self.source.places), ORDER)
-            self._pass, self._order = number, order[0].numpy()
+            self._pass, self._order = number, pass_order(self.source, self.seed, number)
         return int(self.source.places[self._order[place]])
+
+
+def pass_order(source: Source, seed: int, number: int) -> Rows:
+    """The order of the places of a source in pass ``number``, (N,).
+
+    Any permutation, but for a source whose samples lie in shards: these come in a random order, and
+    each window of neighbouring samples is shuffled. A single window is any permutation again.
+    """
+    order = keyed_order(seed, [number], len(source.places), ORDER)[0].numpy()
+    if source.locality is None:
+        return order
+    shards, size = source.locality
+    turn = keyed_order(seed, [number], int(shards.max()) + 1, SHARDS)[0].numpy()
+    window = np.empty_like(order)
+    window[np.argsort(turn[shards], kind="stable")] = np.arange(len(order)) // size
+    return order[np.argsort(window[order], kind="stable")]
 
 
 class HeldOut(Dataset[Item]):
