@@ -11,6 +11,7 @@ from energydiff.data.folder import Folder
 from energydiff.data.hugging_face import HuggingFace
 from energydiff.data.idx import Idx
 from energydiff.data.images import image_grid, write_images
+from energydiff.data.lit_data import LitData
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Source, Splits
 from energydiff.data.spec import DataSpec
@@ -27,6 +28,7 @@ __all__ = [
     "Folder",
     "HuggingFace",
     "Idx",
+    "LitData",
     "Normalization",
     "Source",
     "Splits",

@@ -3,7 +3,8 @@
 An item is (sample, label, …), a sample alone, or a mapping with the two under keys. A sample is
 
     a PIL image                        uint8 (1 or 3, H, W), by the rules of ``decode``
-    {"bytes": …} or {"path": …}        the same of an encoded image
+    bytes                              the same of an encoded image
+    {"bytes": …} or {"path": …}        also of an encoded image, or of its file
     an array or tensor                 its axes read as in ``arrays``, without the first
 
 uint8 is taken as 0..255; other numbers become float32 and need a ``value_range``.
@@ -192,7 +193,7 @@ class Reader:
         try:
             if isinstance(item, Image.Image):
                 pixels = image_pixels(item, *self.how)
-            elif isinstance(item, Mapping):
+            elif isinstance(item, Mapping | bytes):
                 pixels = decode_image(_encoded(item, what), *self.how)
             else:
                 return self._array(item, what)
@@ -269,13 +270,15 @@ def pick(item: Mapping[str, Any], key: str, what: str, option: str) -> Any:
 
 def _is_picture(sample: Any) -> bool:
     """Whether it is to be decoded, and no array."""
-    return isinstance(sample, Image.Image | Mapping)
+    return isinstance(sample, Image.Image | Mapping | bytes)
 
 
-def _encoded(item: Mapping[str, Any], what: str) -> Path | io.BytesIO:
+def _encoded(item: Mapping[str, Any] | bytes, what: str) -> Path | io.BytesIO:
     """The file, in memory or on this machine, of an encoded image."""
-    if item.get("bytes") is not None:
-        return io.BytesIO(item["bytes"])
+    content = item if isinstance(item, bytes) else item.get("bytes")
+    if content is not None:
+        return io.BytesIO(content)
+    assert isinstance(item, Mapping)
     path = item.get("path")
     if path is None or not Path(path).is_file():
         raise UserError(f"{what} refers to the file {path}, which is not on this machine.")

@@ -25,7 +25,7 @@ LONGEST_LABEL = 1024  # bytes
 
 
 class Members:
-    """One field of all samples, in their order: its bytes, as an item with an encoded image.
+    """One field of all samples, in their order, as bytes.
 
     files: the shards. shard, offset, size: where the field of each sample lies, (N,) each.
     """
@@ -37,11 +37,8 @@ class Members:
     def __len__(self) -> int:
         return len(self.shard)
 
-    def __getitem__(self, row: int) -> tuple[dict[str, bytes]]:
-        return ({"bytes": self.read(row)},)
-
-    def read(self, row: int) -> bytes:
-        """The bytes of a sample's field; raises OSError where its shard cannot be read."""
+    def __getitem__(self, row: int) -> bytes:
+        """Raises OSError where the shard cannot be read."""
         size = int(self.size[row])
         with self.files[self.shard[row]].open("rb", buffering=0) as shard:
             shard.seek(self.offset[row])
@@ -104,7 +101,7 @@ class WebDataset(ItemSpec):
                     f"{names[row]} of {self.root} has a label of {fields.size[row]:,} bytes: set"
                     " data.source.label to a field of short text."
                 )
-            texts[row] = fields.read(row).decode(errors="replace").strip()
+            texts[row] = fields[row].decode(errors="replace").strip()
         if manifest is not None and all(text.isdecimal() for text in texts):
             return np.array([int(text) for text in texts]), manifest.classes
         return np.array(texts), ()
