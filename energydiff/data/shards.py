@@ -193,6 +193,7 @@ def _read_headers(path: Path, end: int) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of every file in a tar file; refuses what is not a plain one."""
     try:
         with tarfile.open(path, "r:") as archive:
+            last = 0
             for member in archive:
                 if member.isdir():
                     continue
@@ -207,14 +208,15 @@ def _read_headers(path: Path, end: int) -> Iterator[tuple[str, int, int]]:
                         f"{path} holds {member.name!r}, whose name leads out of it: such a shard"
                         " was made to do harm, so it was not read."
                     )
-                if member.offset_data + member.size > end:
-                    raise tarfile.ReadError("it is cut short")
                 if member.size > LARGEST:
                     raise UserError(
                         f"{path} holds {member.name!r} of {member.size:,} bytes, more than any"
                         " sample: it was not read."
                     )
+                last = member.offset_data + member.size
                 yield member.name, member.offset_data, member.size
+        if last + tarfile.BLOCKSIZE > end:  # an empty block ends an archive
+            raise tarfile.ReadError("it is cut short")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(
             f"{path} cannot be read as a tar file ({error}): restore it; if it is compressed,"
