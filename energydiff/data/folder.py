@@ -104,7 +104,7 @@ class Folder(DataSpec):
         variants: a regular expression for what tells variants of one picture apart: files whose
             paths are the same without it, and without their suffix, share a side of the split.
         draft: decode large JPEGs at a lower resolution that is still twice ``image_size``: faster,
-            and pixels differ by about a level of 255.
+            and pixels differ by a level to three of 255 on average.
     """
 
     root: Path | str

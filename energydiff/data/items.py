@@ -61,6 +61,13 @@ class Items(NamedTuple):
         """Item i in messages."""
         return f"{f'item {i}' if self.names is None else self.names[i]} of {self.where}"
 
+    def read(self, i: int) -> Any:
+        """Item i."""
+        try:
+            return self.values[i]
+        except OSError as error:  # in a worker of a loader it would be a traceback
+            raise UserError(f"{self.what(i)} cannot be read ({error}): restore it.") from error
+
 
 @dataclass(frozen=True, kw_only=True)
 class ItemSpec(DataSpec):
@@ -108,7 +115,7 @@ class ItemSpec(DataSpec):
         background = parse_colour(self.background)
         how = self.channels, self.image_size, background, self.draft
         reader = Reader(self.image, self.layout, how)
-        item, what = train.values[0], train.what(0)
+        item, what = train.read(0), train.what(0)
         first, decoded = reader(item, what), _is_picture(reader.sample_in(item, what))
         normalization = self._normalization(first, train.where)
         prefixes = ("train/", "held_out/") if held_out else ("",)
@@ -155,7 +162,7 @@ class ItemSpec(DataSpec):
             return np.empty(0) if part.labels is None else part.labels
         found = []
         for i in with_progress(range(len(source)), len(source), f"Reading {part.where}"):
-            item = part.values[i]
+            item = part.read(i)
             if self.check:
                 sample = source.sample(item, i)
                 if not sample.isfinite().all():
@@ -239,13 +246,7 @@ class ItemSource(Source):
 
     def _read(self, i: int) -> Tensor:
         row = int(self._rows[i])
-        try:
-            item = self._items.values[row]
-        except OSError as error:  # in a worker of a loader it would be a traceback
-            raise UserError(
-                f"{self._items.what(row)} cannot be read ({error}): restore it."
-            ) from error
-        return self.sample(item, row)
+        return self.sample(self._items.read(row), row)
 
     def sample(self, item: Any, row: int) -> Tensor:
         """An item as a sample; ``UserError`` unless it is of the first one's kind."""
