@@ -27,6 +27,7 @@ from energydiff.cli import (
     main,
     memorisation,
     sample,
+    shards,
     training,
 )
 from energydiff.data import DataSpec, Subset
@@ -41,6 +42,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOORS = [
     *([name] for name in ("fit", "validate", "test", "sample", "export", "complete", "landscape")),
     ["memorisation"],
+    ["shards"],
     *(["complete", name] for name in ("fit", "validate", "test")),
     *(["evaluate", name] for name in ("fid", "compare", "report")),
 ]
@@ -102,7 +104,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for module, name in (
         *((evaluate, name) for name in ("fid", "compare", "report")),
         *((sample, "sample"), (export, "export"), (complete, "fill")),
-        *((landscape, "landscape"), (memorisation, "memorisation")),
+        *((landscape, "landscape"), (memorisation, "memorisation"), (shards, "shards")),
     ):
         monkeypatch.setattr(module, name, _parsed_only(getattr(module, name)))
     monkeypatch.setattr(evaluate, "with_own_data", lambda parser, arguments: [*arguments])

@@ -1,14 +1,14 @@
 """Convert a folder of images: ``energydiff shards path/to/images --out path/to/shards``."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lightning.fabric.utilities import suggested_max_num_workers
-
 from energydiff.cli.parser import function_parser
 from energydiff.data import Folder
 from energydiff.data.converting import convert
+from energydiff.errors import UserError
 
 
 def shards(
@@ -51,9 +51,13 @@ def shards(
         on_error=on_error,
         max_skipped=max_skipped,
     )
-    processes = suggested_max_num_workers(1) if workers is None else workers
-    count = convert(folder, out, per_shard, processes)
-    print(f"{out} holds {count:,} images: --data.source WebDataset --data.source.root {out}")
+    processes = (os.cpu_count() or 1) if workers is None else workers
+    try:
+        source = convert(folder, out, per_shard, processes)
+    except UserError as error:  # the options of a source have the same names here
+        raise UserError(str(error).replace("data.source.", "--")) from error
+    print(f"{out} holds {len(source):,} images; {'; '.join(source.remarks)}.")
+    print(f"To train on them: --data.source WebDataset --data.source.root {out}")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -50,8 +50,8 @@ class EncodedImages(Dataset[dict[str, bytes]]):
         return members | {f"{key}.cls": str(label).encode()} if self.source.classes else members
 
 
-def convert(folder: Folder, out: Path, per_shard: int = 10_000, workers: int = 0) -> int:
-    """Writes the images of a folder as shards, and returns how many images these hold.
+def convert(folder: Folder, out: Path, per_shard: int = 10_000, workers: int = 0) -> FolderSource:
+    """Writes the images of a folder as shards, and returns these images.
 
     Args:
         folder: the images, and how they are read; its split has no bearing.
@@ -93,7 +93,7 @@ def convert(folder: Folder, out: Path, per_shard: int = 10_000, workers: int = 0
                     tell(done := done + 1)
             kept[file] = digest_file(out / file)
             record(complete=file == missing[-1])
-    return len(source)
+    return source
 
 
 def _digest(folder: Folder, source: FolderSource) -> str:

@@ -109,7 +109,9 @@ def _chunks(root: Path) -> list[tuple[str, int]]:
         config = content["config"]
         kinds = {str(kind).partition(":")[0] for kind in config["data_format"]}
         types = set(_types(json.loads(config["data_spec"])[1]))
-        packed = [name for name in ("compression", "encryption") if config.get(name)]
+        packed = [
+            name for name in ("compression", "encryption", "ipc_compression") if config.get(name)
+        ]
         loader = config.get("item_loader", "PyTreeLoader")
         sizes = {str(c["filename"]): int(c["chunk_bytes"]) for c in content["chunks"]}
         chunks = [(str(c["filename"]), int(c["chunk_size"])) for c in content["chunks"]]
