@@ -1,8 +1,9 @@
 """Tar files of samples, "shards", by WebDataset's convention: what they hold, and if all is there.
 
-A member ``cat/7.png`` is the field ``png`` of the sample ``cat/7``: its name up to the first dot of
-the last part is the sample's key. Only headers are read here. They are remembered by the size and
-the time of a shard, and so is its SHA-256, where a manifest beside the shards says what that is.
+A member ``cat/7.png`` is the field ``png`` of the sample ``cat/7``: what stands before the first dot
+of the last part is the sample's key, and percent-decoded its name. Only headers are read here. They
+are remembered by the size and the time of a shard, and so is its SHA-256, where a manifest beside
+the shards says what that is.
 
 The manifest ``shards.json`` (``converting.py`` writes it) has the fields
 
@@ -17,6 +18,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -32,7 +34,7 @@ READER = "1"
 LARGEST = 2**30  # bytes of a member, which is read in one piece
 PARTS = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)  # the key and the field of a name
 
-Member = tuple[str, str, int, int]  # key, field, and where its bytes are: offset, size
+Member = tuple[str, str, int, int]  # name, field, and where its bytes are: offset, size
 
 
 class Shard(NamedTuple):
@@ -122,14 +124,14 @@ def open_shards(root: Path) -> tuple[dict[Path, Shard], Manifest | None]:
 def places_of(shards: Mapping[Path, Shard], fields: Sequence[str], option: str) -> dict[str, Place]:
     """By name, where every sample has the first of these fields that it has.
 
-    A name is a key, percent-decoded. Raises UserError, naming the option that chooses the fields,
+    Raises UserError, naming the option that chooses the fields,
     for a sample without any of them, and for two samples of one name.
     """
     found: dict[str, tuple[int, Place]] = {}
     ranks, none = {field: rank for rank, field in enumerate(fields)}, len(fields)
     for number, (file, shard) in enumerate(shards.items()):
-        for key, field, offset, size in shard.members:
-            name, rank = unquote(key, errors="surrogateescape"), ranks.get(field, none)
+        for name, field, offset, size in shard.members:
+            rank = ranks.get(field, none)
             known, place = found.get(name, (none + 1, Place(number, offset, size)))
             if place.shard != number or known == rank < none:
                 raise UserError(
@@ -185,8 +187,14 @@ def _check(path: Path, sha256: str, before: Shard | None) -> Shard:
         if found is None:
             others += 1
         else:
-            members.append((found[1].removeprefix("./"), found[2].lower(), offset, size))
+            name = _name(found[1].removeprefix("./"))
+            members.append((name, found[2].lower(), offset, size))
     return Shard(*stamp, sha256, members, others)
+
+
+@lru_cache(maxsize=1)  # the members of a sample follow one another
+def _name(key: str) -> str:
+    return unquote(key, errors="surrogateescape")
 
 
 def _read_headers(path: Path, end: int) -> Iterator[tuple[str, int, int]]:
