@@ -1,9 +1,9 @@
 """Tar files of samples, "shards", by WebDataset's convention: what they hold, and if all is there.
 
-A member ``cat/7.png`` is the field ``png`` of the sample ``cat/7``: what stands before the first dot
-of the last part is the sample's key, and percent-decoded its name. Only headers are read here. They
-are remembered by the size and the time of a shard, and so is its SHA-256, where a manifest beside
-the shards says what that is.
+A member ``cat/7.png`` is the field ``png`` of the sample ``cat/7``: what stands before the first
+dot of the last part is the sample's key, and percent-decoded its name. Only headers are read here.
+They are remembered by the size and the time of a shard, and so is its SHA-256, where a manifest
+beside the shards says what that is.
 
 The manifest ``shards.json`` (``converting.py`` writes it) has the fields
 
