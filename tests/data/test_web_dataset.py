@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import struct
 import tarfile
 import zlib
@@ -294,3 +295,10 @@ def test_what_is_no_folder_of_shards_is_named(tmp_path: Path) -> None:
         WebDataset(tmp_path / "nowhere").open()
     foreign(tmp_path / "shards")
     assert sum(map(len, WebDataset(tmp_path / "shards" / "a.tar").open())) == 20
+
+
+def test_another_process_can_be_handed_it(converted: Path) -> None:
+    """Where processes are not forked, sources are pickled."""
+    train, _ = WebDataset(converted, labels=True).open()
+    again = pickle.loads(pickle.dumps(train))
+    assert torch.equal(again[3][0], train[3][0]) and again[3][1] == train[3][1]
