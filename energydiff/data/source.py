@@ -45,8 +45,7 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
         was left out leaves its place to the next, so that the other places stay as they were.
     remarks: what else to know of all the data, in words.
     decoded: whether a sample is a picture that is decoded whenever it is asked for.
-    locality: where samples lie, for a source that is slow to read in any order; ``places`` are
-        then the samples as they are.
+    locality: where samples lie, for a source that is slow to read in any order.
     """
 
     remarks: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from energydiff.data import Source
-from energydiff.data.source import Rows
+from energydiff.data.source import Locality, Rows
 from energydiff.random import (
     CHOICES,
     HELD_OUT,
@@ -49,24 +49,26 @@ class TrainingStream(Dataset[Item]):
         """Which sample of the source image ``count`` is."""
         number, place = divmod(count, len(self.source.places))
         if number != self._pass:
-            self._pass, self._order = number, pass_order(self.source, self.seed, number)
-        return int(self.source.places[self._order[place]])
+            order = pass_order(self.source.places, self.source.locality, self.seed, number)
+            self._pass, self._order = number, order
+        return int(self._order[place])
 
 
-def pass_order(source: Source, seed: int, number: int) -> Rows:
-    """The order of the places of a source in pass ``number``, (N,).
+def pass_order(places: Rows, locality: Locality | None, seed: int, number: int) -> Rows:
+    """The samples of pass ``number`` in its order, (N,); ``places`` are these samples, in any.
 
-    Any permutation, but for a source whose samples lie in shards: these come in a random order, and
-    each window of neighbouring samples is shuffled. A single window is any permutation again.
+    Any permutation, but where samples lie in shards: these come in a random order, and each window
+    of neighbouring samples is shuffled. A single window is any permutation again.
     """
-    order = keyed_order(seed, [number], len(source.places), ORDER)[0].numpy()
-    if source.locality is None:
-        return order
-    shards, size = source.locality
-    turn = keyed_order(seed, [number], int(shards.max()) + 1, SHARDS)[0].numpy()
-    window = np.empty_like(order)
-    window[np.argsort(turn[shards], kind="stable")] = np.arange(len(order)) // size
-    return order[np.argsort(window[order], kind="stable")]
+    order = keyed_order(seed, [number], len(places), ORDER)[0].numpy()
+    if locality is not None:
+        # Shards count as they come, so that others beside them change nothing.
+        met, shards = np.unique(locality.shards[places], return_inverse=True)
+        turn = keyed_order(seed, [number], len(met), SHARDS)[0].numpy()
+        window = np.empty_like(order)
+        window[np.argsort(turn[shards], kind="stable")] = np.arange(len(order)) // locality.window
+        order = order[np.argsort(window[order], kind="stable")]
+    return places[order]
 
 
 class HeldOut(Dataset[Item]):

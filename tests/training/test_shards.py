@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -158,10 +159,14 @@ def local(count: int, shards: int, window: int) -> Source:
     return source
 
 
+def ordered(source: Source, seed: int, number: int) -> NDArray[np.int64]:
+    return pass_order(source.places, source.locality, seed, number)
+
+
 def test_a_pass_goes_from_shard_to_shard() -> None:
     source = local(1000, 20, 100)
     assert source.locality is not None
-    orders = [pass_order(source, 5, number) for number in range(3)]
+    orders = [ordered(source, 5, number) for number in range(3)]
     for order in orders:
         assert sorted(order.tolist()) == list(range(1000))
         met = [set(source.locality.shards[order[i : i + 100]]) for i in range(0, 1000, 100)]
@@ -169,18 +174,26 @@ def test_a_pass_goes_from_shard_to_shard() -> None:
         assert max(Counter(shard for each in met for shard in each).values()) <= 3
     first = [source.locality.shards[order[0]] for order in orders]
     assert len({tuple(order) for order in orders}) == 3 and len(set(first)) > 1
-    assert np.array_equal(pass_order(source, 5, 1), orders[1])
+    assert np.array_equal(ordered(source, 5, 1), orders[1])
     part = source.select(np.arange(0, 1000, 7))
-    assert sorted(pass_order(part, 5, 0).tolist()) == list(range(143))
+    assert sorted(ordered(part, 5, 0).tolist()) == list(range(143))
+
+
+def test_shards_beside_those_of_a_pass_do_not_change_its_order() -> None:
+    """As when data grow under a run, which finishes the pass that was begun with its samples."""
+    source = local(200, 10, 20)
+    few = np.flatnonzero(source.locality.shards % 3 == 1)
+    expected = few[ordered(source.select(few), 5, 2)]
+    assert np.array_equal(pass_order(few, source.locality, 5, 2), expected)
 
 
 @pytest.mark.parametrize("window", [60, 61, 1000])
 def test_a_window_for_everything_is_any_order(window: int) -> None:
     expected = keyed_order(7, [4], 60, ORDER)[0].numpy()
-    assert np.array_equal(pass_order(local(60, 5, window), 7, 4), expected)
+    assert np.array_equal(ordered(local(60, 5, window), 7, 4), expected)
 
 
 def test_sources_without_shards_keep_their_order() -> None:
     source = Digits().open().train
     expected = keyed_order(0, [2], len(source), ORDER)[0].numpy()
-    assert np.array_equal(pass_order(source, 0, 2), expected)
+    assert np.array_equal(ordered(source, 0, 2), expected)
