@@ -22,6 +22,7 @@ from torch import Tensor
 ORDER, TRAINING, CHOICES, HELD_OUT, SAMPLING, CALIBRATION, PROBE, CORRUPTION, TRACE, LIKELIHOOD = (
     range(10)
 )
+SHARDS = 10  # the order of the shards in a pass
 
 # What files call this way to draw; another one has another name.
 RULE = "philox4x32-10"

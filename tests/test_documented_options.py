@@ -28,6 +28,7 @@ from energydiff.cli import (
     main,
     memorisation,
     sample,
+    shards,
     training,
 )
 from energydiff.data import DataSpec, Subset
@@ -45,6 +46,7 @@ DOORS = [
     ["check"],
     ["replay"],
     ["encode"],
+    ["shards"],
     *(["complete", name] for name in ("fit", "validate", "test")),
     *(["evaluate", name] for name in ("fid", "compare", "report")),
 ]
@@ -110,6 +112,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         *((evaluate, name) for name in ("fid", "compare", "report")),
         *((sample, "sample"), (export, "export"), (complete, "fill")),
         *((landscape, "landscape"), (memorisation, "memorisation"), (encode, "encode")),
+        (shards, "shards"),
     ):
         monkeypatch.setattr(module, name, _parsed_only(getattr(module, name)))
     monkeypatch.setattr(evaluate, "with_own_data", lambda parser, arguments: [*arguments])

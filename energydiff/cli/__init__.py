@@ -25,6 +25,7 @@ COMMANDS = {
     "replay": ("replay", "take a step that was not finite again, and show where it begins"),
     "encode": ("encode", "write what an encoder makes of images, as latents to train on"),
     "export": ("export", "write a trained model as two plain files"),
+    "shards": ("shards", "convert a folder of images to tar files, resized once for good"),
 }
 
 

@@ -12,12 +12,14 @@ from energydiff.data.folder import Folder
 from energydiff.data.hugging_face import HuggingFace
 from energydiff.data.idx import Idx
 from energydiff.data.images import image_grid, write_images
+from energydiff.data.lit_data import LitData
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Source, Splits
 from energydiff.data.spec import DataSpec
 from energydiff.data.subset import Subset
 from energydiff.data.torch_dataset import TorchDataset
 from energydiff.data.understood import understood
+from energydiff.data.web_dataset import WebDataset
 
 __all__ = [
     "Arrays",
@@ -28,11 +30,13 @@ __all__ = [
     "Folder",
     "HuggingFace",
     "Idx",
+    "LitData",
     "Normalization",
     "Source",
     "Splits",
     "Subset",
     "TorchDataset",
+    "WebDataset",
     "image_grid",
     "understood",
     "write_images",

@@ -8,12 +8,10 @@ white decode without a fault and come out blank. In one file that cannot be told
 photograph, over all of them it can: see ``_judge_levels``.
 """
 
-import json
 import os
 import stat
 import warnings
 from collections.abc import Sequence
-from hashlib import blake2b
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +19,9 @@ from typing import NamedTuple
 import PIL
 
 from energydiff.data.decode import WHITE, Colour, decode_image
+from energydiff.data.remembered import Remembered
 from energydiff.data.values import UnreadableImage
 from energydiff.errors import UserError
-from energydiff.files import write_whole
 from energydiff.progress import with_progress
 
 # What the remembered outcomes depend on besides the files.
@@ -53,13 +51,6 @@ class _Entry(NamedTuple):
     highest: int
 
 
-def default_cache_dir() -> Path:
-    """$ENERGYDIFF_CACHE, or energydiff in $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("ENERGYDIFF_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "energydiff"
-
-
 def check_images(
     root: Path,
     names: Sequence[str],
@@ -75,10 +66,9 @@ def check_images(
     so are faint images among others. Raises UserError where all images together are faint, or
     warns of that too without ``refuse_faint``.
     """
-    of = os.fsencode(root.resolve()) + bytes(background)  # which the levels depend on
-    root_hash = blake2b(of, digest_size=16).hexdigest()
-    cache = (cache_dir or default_cache_dir()) / f"images-{root_hash}.json"
-    remembered = _recall(cache)
+    # The levels depend on the background.
+    remembered_in = Remembered.of("images", root, READER, cache_dir, bytes(background))
+    remembered = remembered_in.recall(_Entry)
     good: dict[str, _Entry] = {}
     broken: dict[str, str] = {}
 
@@ -101,7 +91,7 @@ def check_images(
         known = {**remembered, **good}
         known = {name: known[name] for name in names if name in known}
         if known != remembered:
-            _remember(cache, known)
+            remembered_in.remember(known)
     levels = _judge_levels(root, good, refuse_faint)
     return Checked(
         {name: (good[name].height, good[name].width) for name in names if name in good},
@@ -151,26 +141,3 @@ def _judge_levels(root: Path, good: dict[str, _Entry], refuse: bool) -> tuple[in
             stacklevel=5,
         )
     return lowest, highest
-
-
-def _recall(cache: Path) -> dict[str, _Entry]:
-    """What the cache file holds; nothing if it is absent, damaged or of another reader."""
-    try:
-        content = json.loads(cache.read_bytes())
-        if content["reader"] != READER:
-            return {}
-        return {name: _Entry(*entry) for name, entry in content["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _remember(cache: Path, entries: dict[str, _Entry]) -> None:
-    """Writes the cache file whole or not at all."""
-    try:
-        write_whole(cache, json.dumps({"reader": READER, "files": entries}).encode())
-    except (OSError, UserError) as error:
-        warnings.warn(
-            f"The image check is not remembered, and will be repeated: {error}. "
-            "Set ENERGYDIFF_CACHE to a folder that can be written.",
-            stacklevel=2,
-        )

@@ -1,11 +1,10 @@
 """A tree of image files, decoded when a sample is asked for."""
 
-import re
 import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from energydiff.data.decode import SUFFIXES, Colour, decode_image, parse_colour
 from energydiff.data.normalization import Normalization
 from energydiff.data.source import Rows, Source, Splits, index_classes
 from energydiff.data.spec import DataSpec
-from energydiff.data.split import HELD_OUT, is_held_out, split_rows
+from energydiff.data.split import HELD_OUT, is_held_out, pictures, split_rows
 from energydiff.data.tree import is_image, list_files, remarks_on
 from energydiff.data.values import UnreadableImage
 from energydiff.errors import UserError
@@ -45,6 +44,7 @@ class FolderSource(Source):
         root: Path,
         image_size: int | None,
         background: Colour,
+        draft: bool,
         spare: int,
         *args: Any,
         **kwargs: Any,
@@ -52,8 +52,8 @@ class FolderSource(Source):
         super().__init__(*args, **kwargs)
         self._root = root
         self._image_size = image_size
-        self._background = background
-        self._spare = spare
+        self._background, self._draft = background, draft
+        self.spare = spare
         self._broken: set[str] = set()
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
@@ -69,7 +69,7 @@ class FolderSource(Source):
         """Raises the error unless so many may break; each file is told of once."""
         if name in self._broken:
             return
-        if len(self._broken) == self._spare:
+        if len(self._broken) == self.spare:
             raise error
         self._broken.add(name)
         warnings.warn(f"{error} The next image takes its place.", stacklevel=3)
@@ -77,8 +77,8 @@ class FolderSource(Source):
     def _read(self, i: int) -> Tensor:
         path = self._root / self.names[i]
         try:
-            pixels = decode_image(path, self.shape[0], self._image_size, self._background)
-            return torch.from_numpy(pixels)
+            how = self.shape[0], self._image_size, self._background, self._draft
+            return torch.from_numpy(decode_image(path, *how))
         except UnreadableImage as error:
             raise BrokenImage(
                 f"{path} could be read before but not now ({error}): restore it."
@@ -103,6 +103,8 @@ class Folder(DataSpec):
         background: what is seen through transparent pixels: a colour name or '#rrggbb'.
         variants: a regular expression for what tells variants of one picture apart: files whose
             paths are the same without it, and without their suffix, share a side of the split.
+        draft: decode large JPEGs at a lower resolution that is still twice ``image_size``: faster,
+            and pixels differ by a level to three of 255 on average.
     """
 
     root: Path | str
@@ -115,28 +117,17 @@ class Folder(DataSpec):
     cache_dir: Path | None = None
     background: str = "white"
     variants: str | None = None
+    draft: bool = False
 
     def open(self) -> Splits:
         """Refuses what :meth:`whole` refuses."""
         source, left_out = self._open_all(measured=False)
-        rows = split_rows(self._pictures(source.names), self.held_out, str(self.root))
+        rows = split_rows(pictures(source.names, self.variants), self.held_out, str(self.root))
         train, held_out = (source.select(part) for part in rows)
-        pictures = zip(left_out, self._pictures(left_out), strict=True)
-        missed = [name for name, picture in pictures if not is_held_out(picture, self.held_out)]
+        those = zip(left_out, pictures(left_out, self.variants), strict=True)
+        missed = [name for name, picture in those if not is_held_out(picture, self.held_out)]
         train.places = _places(train.names, missed)
         return Splits(train, held_out)
-
-    def _pictures(self, names: Sequence[str]) -> Sequence[str]:
-        """What the hash is taken of that decides a file's side."""
-        if self.variants is None:
-            return names
-        try:
-            pattern = re.compile(self.variants)
-        except re.error as error:
-            raise UserError(
-                f"data.source.variants is {self.variants!r}, no regular expression ({error})."
-            ) from error
-        return [pattern.sub("", str(PurePosixPath(name).with_suffix(""))) for name in names]
 
     def whole(self, measured: bool = False) -> FolderSource:
         """All samples, by name.
@@ -186,6 +177,7 @@ class Folder(DataSpec):
             root.absolute(),
             size,
             colour,
+            self.draft,
             max(0, may_break - len(broken)),
             (self.channels, height, width),
             Normalization(0, 255),

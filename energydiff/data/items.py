@@ -3,7 +3,8 @@
 An item is (sample, label, …), a sample alone, or a mapping with the two under keys. A sample is
 
     a PIL image                        uint8 (1 or 3, H, W), by the rules of ``decode``
-    {"bytes": …} or {"path": …}        the same of an encoded image
+    bytes                              the same of an encoded image
+    {"bytes": …} or {"path": …}        also of an encoded image, or of its file
     an array or tensor                 its axes read as in ``arrays``, without the first
 
 uint8 is taken as 0..255; other numbers become float32 and need a ``value_range``.
@@ -24,7 +25,14 @@ from torch import Tensor
 from energydiff.data.arrays import Layout, channels_first
 from energydiff.data.decode import Colour, decode_image, image_pixels, parse_colour
 from energydiff.data.normalization import Normalization
-from energydiff.data.source import Rows, Source, Splits, index_classes, index_names
+from energydiff.data.source import (
+    Locality,
+    Rows,
+    Source,
+    Splits,
+    index_classes,
+    index_names,
+)
 from energydiff.data.spec import DataSpec
 from energydiff.data.split import HELD_OUT, split_rows
 from energydiff.data.values import UnreadableImage
@@ -38,13 +46,27 @@ class Items(NamedTuple):
     """A map-style data set, and what it tells without being read.
 
     values: has ``len`` and items by number. where: its name in messages. labels: of every item,
-    (N,), and classes their names, where it has them.
+    (N,), and classes their names, where it has them. names: of the items, where they have other
+    ones than their numbers. locality: as of a source.
     """
 
     values: Any
     where: str
     labels: Labels | None = None
     classes: tuple[str, ...] = ()
+    names: Sequence[str] | None = None
+    locality: Locality | None = None
+
+    def what(self, i: int) -> str:
+        """Item i in messages."""
+        return f"{f'item {i}' if self.names is None else self.names[i]} of {self.where}"
+
+    def read(self, i: int) -> Any:
+        """Item i."""
+        try:
+            return self.values[i]
+        except OSError as error:  # in a worker of a loader it would be a traceback
+            raise UserError(f"{self.what(i)} cannot be read ({error}): restore it.") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +82,7 @@ class ItemSpec(DataSpec):
             two axes is 1 or 3 long and the other is not.
         background: what is seen through transparent pixels of an image to be decoded: a colour name
             or '#rrggbb'.
+        draft: decode large JPEGs at a lower resolution that is still twice ``image_size``.
         value_range: raw values that become -1 and 1; needed unless samples are bytes.
         held_out: share of items kept out of training, chosen by a hash of their numbers, where
             no part is published or given for that.
@@ -73,6 +96,7 @@ class ItemSpec(DataSpec):
     channels: Literal[1, 3] | None = None
     layout: Layout | None = None
     background: str = "white"
+    draft: bool = False
     value_range: tuple[float, float] | None = None
     held_out: float = HELD_OUT
     check: bool = True
@@ -89,8 +113,9 @@ class ItemSpec(DataSpec):
             if not len(part.values):
                 raise UserError(f"{part.where} holds no items: samples are needed.")
         background = parse_colour(self.background)
-        reader = Reader(self.image, self.channels, self.image_size, self.layout, background)
-        item, what = train.values[0], f"item 0 of {train.where}"
+        how = self.channels, self.image_size, background, self.draft
+        reader = Reader(self.image, self.layout, how)
+        item, what = train.read(0), train.what(0)
         first, decoded = reader(item, what), _is_picture(reader.sample_in(item, what))
         normalization = self._normalization(first, train.where)
         prefixes = ("train/", "held_out/") if held_out else ("",)
@@ -101,7 +126,7 @@ class ItemSpec(DataSpec):
                 first.dtype,
                 tuple(first.shape),
                 normalization,
-                index_names(len(part.values), prefix),
+                part.names or index_names(len(part.values), prefix),
             )
             for part, prefix in zip(parts, prefixes, strict=True)
         ]
@@ -115,8 +140,12 @@ class ItemSpec(DataSpec):
         if held_out:
             return Splits(*sources)
         whole = sources[0]
-        mine, held = split_rows(whole.names, self.held_out, train.where)
+        mine, held = split_rows(self.pictures(whole.names), self.held_out, train.where)
         return Splits(whole.select(mine), whole.select(held))
+
+    def pictures(self, names: Sequence[str]) -> Sequence[str]:
+        """What the hash is taken of that decides an item's side."""
+        return names
 
     def _normalization(self, first: Tensor, where: str) -> Normalization:
         if self.value_range is None and first.dtype != torch.uint8:
@@ -133,16 +162,15 @@ class ItemSpec(DataSpec):
             return np.empty(0) if part.labels is None else part.labels
         found = []
         for i in with_progress(range(len(source)), len(source), f"Reading {part.where}"):
-            item = part.values[i]
+            item = part.read(i)
             if self.check:
                 sample = source.sample(item, i)
                 if not sample.isfinite().all():
                     raise UserError(
-                        f"item {i} of {part.where} holds a value that is not finite: repair or"
-                        " remove it."
+                        f"{part.what(i)} holds a value that is not finite: repair or remove it."
                     )
             if wanted:
-                found.append(self._label(item, f"item {i} of {part.where}"))
+                found.append(self._label(item, part.what(i)))
         return np.asarray(found) if part.labels is None else part.labels
 
     def _label(self, item: Any, what: str) -> Any:
@@ -157,23 +185,23 @@ class ItemSpec(DataSpec):
 
 @dataclass(frozen=True)
 class Reader:
-    """Makes a raw sample, uint8 or float32 (\\*shape), of an item; fields as of ItemSpec."""
+    """Makes a raw sample, uint8 or float32 (\\*shape), of an item.
+
+    image, layout: as of ItemSpec. how: the arguments of ``decode_image`` after the file.
+    """
 
     image: str
-    channels: Literal[1, 3] | None
-    image_size: int | None
     layout: Layout | None
-    background: Colour
+    how: tuple[Literal[1, 3] | None, int | None, Colour, bool]
 
     def __call__(self, item: Any, what: str) -> Tensor:
         """``UserError``, beginning with ``what``, for an item that is none of the above."""
         item = self.sample_in(item, what)
-        how = self.channels, self.image_size, self.background
         try:
             if isinstance(item, Image.Image):
-                pixels = image_pixels(item, *how)
-            elif isinstance(item, Mapping):
-                pixels = decode_image(_encoded(item, what), *how)
+                pixels = image_pixels(item, *self.how)
+            elif isinstance(item, Mapping | bytes):
+                pixels = decode_image(_encoded(item, what), *self.how)
             else:
                 return self._array(item, what)
         except UnreadableImage as error:
@@ -198,8 +226,8 @@ class Reader:
                 f" {values.dtype}: give a picture, or real numbers (d,), (H, W), (C, H, W) or"
                 " (H, W, C)."
             )
-        for option in ("image_size", "channels"):
-            if getattr(self, option) is not None:
+        for option, value in zip(("channels", "image_size"), self.how[:2], strict=True):
+            if value is not None:
                 raise UserError(
                     f"data.source.{option} is for pictures, and {what} is an array: leave it out."
                 )
@@ -213,25 +241,19 @@ class ItemSource(Source):
 
     def __init__(self, items: Items, reader: Reader, dtype: torch.dtype, *args: Any) -> None:
         super().__init__(*args)
-        self._items, self._where = items.values, items.where
-        self._reader, self._dtype = reader, dtype
+        self._items, self._reader, self._dtype = items, reader, dtype
+        self.locality = items.locality
 
     def _read(self, i: int) -> Tensor:
         row = int(self._rows[i])
-        try:
-            item = self._items[row]
-        except OSError as error:  # in a worker of a loader it would be a traceback
-            raise UserError(
-                f"item {row} of {self._where} cannot be read ({error}): restore it."
-            ) from error
-        return self.sample(item, row)
+        return self.sample(self._items.read(row), row)
 
     def sample(self, item: Any, row: int) -> Tensor:
         """An item as a sample; ``UserError`` unless it is of the first one's kind."""
-        sample = self._reader(item, f"item {row} of {self._where}")
+        sample = self._reader(item, self._items.what(row))
         if sample.shape != self.shape or sample.dtype != self._dtype:
             raise UserError(
-                f"item {row} of {self._where} is {_kind(sample.dtype, sample.shape)}, the first is"
+                f"{self._items.what(row)} is {_kind(sample.dtype, sample.shape)}, the first is"
                 f" {_kind(self._dtype, self.shape)}: set data.source.image_size and"
                 " data.source.channels for pictures, and give arrays of one shape and type."
             )
@@ -249,13 +271,15 @@ def pick(item: Mapping[str, Any], key: str, what: str, option: str) -> Any:
 
 def _is_picture(sample: Any) -> bool:
     """Whether it is to be decoded, and no array."""
-    return isinstance(sample, Image.Image | Mapping)
+    return isinstance(sample, Image.Image | Mapping | bytes)
 
 
-def _encoded(item: Mapping[str, Any], what: str) -> Path | io.BytesIO:
+def _encoded(item: Mapping[str, Any] | bytes, what: str) -> Path | io.BytesIO:
     """The file, in memory or on this machine, of an encoded image."""
-    if item.get("bytes") is not None:
-        return io.BytesIO(item["bytes"])
+    content = item if isinstance(item, bytes) else item.get("bytes")
+    if content is not None:
+        return io.BytesIO(content)
+    assert isinstance(item, Mapping)
     path = item.get("path")
     if path is None or not Path(path).is_file():
         raise UserError(f"{what} refers to the file {path}, which is not on this machine.")

@@ -22,6 +22,17 @@ NO_LABEL = -1
 STACK_BYTES = 2**29
 
 
+class Locality(NamedTuple):
+    """Where samples lie: what is asked for together should lie together.
+
+    shards: the number of the shard that each sample lies in, (N,).
+    window: how many neighbouring samples are shuffled among themselves, shard after shard.
+    """
+
+    shards: Rows
+    window: int
+
+
 class Source(Dataset[tuple[Tensor, int]], ABC):
     """An indexable set of raw samples, each with a class index, or -1 when there are no labels.
 
@@ -34,10 +45,12 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
         was left out leaves its place to the next, so that the other places stay as they were.
     remarks: what else to know of all the data, in words.
     decoded: whether a sample is a picture that is decoded whenever it is asked for.
+    locality: where samples lie, for a source that is slow to read in any order.
     """
 
     remarks: tuple[str, ...] = ()
     decoded = False
+    locality: Locality | None = None
 
     def __init__(
         self,
@@ -72,6 +85,8 @@ class Source(Dataset[tuple[Tensor, int]], ABC):
         part.labels = self.labels[rows]
         part._rows = self._rows[rows]
         part.places = np.arange(len(rows))
+        if self.locality is not None:
+            part.locality = self.locality._replace(shards=self.locality.shards[rows])
         return part
 
     def shuffled(self, seed: int) -> Self:

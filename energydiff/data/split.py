@@ -5,7 +5,9 @@ Adding or removing other samples therefore never moves it across, and a larger f
 a superset of a smaller one.
 """
 
+import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -18,6 +20,20 @@ HELD_OUT = 1 / 6
 def is_held_out(name: str, fraction: float) -> bool:
     """Whether the sample of this name belongs to the held-out split."""
     return hash_name(name) < fraction * 2**64
+
+
+def pictures(names: Sequence[str], variants: str | None) -> Sequence[str]:
+    """What the hash is taken of that decides a file's side: its name, or, with a regular expression
+    for what tells variants of one picture apart, what is left without it and without a suffix."""
+    if variants is None:
+        return names
+    try:
+        pattern = re.compile(variants)
+    except re.error as error:
+        raise UserError(
+            f"data.source.variants is {variants!r}, no regular expression ({error})."
+        ) from error
+    return [pattern.sub("", str(PurePosixPath(name).with_suffix(""))) for name in names]
 
 
 def split_rows(names: Sequence[str], fraction: float, where: str) -> tuple[Rows, Rows]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from energydiff._version import __version__
 from energydiff.data import Source
-from energydiff.data.checks import default_cache_dir
+from energydiff.data.remembered import default_cache_dir
 from energydiff.errors import UserError
 from energydiff.evaluation.extractors import Extractor
 from energydiff.evaluation.frechet import gaussian_statistics

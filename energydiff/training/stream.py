@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from energydiff.data import Source
+from energydiff.data.source import Locality, Rows
 from energydiff.random import (
     CHOICES,
     HELD_OUT,
     ORDER,
+    SHARDS,
     TRAINING,
     keyed_normal,
     keyed_order,
@@ -33,7 +35,8 @@ Item = dict[str, Tensor]
 class TrainingStream(Dataset[Item]):
     """Image ``count`` of a run, for any count: ``raw`` (\\*shape), ``label`` () and ``count`` ().
 
-    Each pass through the data is a fresh permutation, a function of (seed, pass number).
+    Each pass through the data is a fresh permutation, a function of (seed, pass number); see
+    :func:`pass_order`.
 
     Args:
         stretches: what passes are made of, from image to image; all samples by default.
@@ -52,9 +55,26 @@ class TrainingStream(Dataset[Item]):
         stretch = next(s for s in reversed(self.stretches) if s.start <= count)
         number, place = stretch.find(count)
         if (stretch.start, number) != self._begun:
-            order = keyed_order(self.seed, [number], len(stretch.places), ORDER)
-            self._begun, self._order = (stretch.start, number), stretch.places[order[0].numpy()]
+            order = pass_order(stretch.places, self.source.locality, self.seed, number)
+            self._begun, self._order = (stretch.start, number), order
         return int(self._order[place])
+
+
+def pass_order(places: Rows, locality: Locality | None, seed: int, number: int) -> Rows:
+    """The samples of pass ``number`` in its order, (N,); ``places`` are these samples, in any.
+
+    Any permutation, but where samples lie in shards: these come in a random order, and each window
+    of neighbouring samples is shuffled. A single window is any permutation again.
+    """
+    order = keyed_order(seed, [number], len(places), ORDER)[0].numpy()
+    if locality is not None:
+        # Shards count as they come, so that others beside them change nothing.
+        met, shards = np.unique(locality.shards[places], return_inverse=True)
+        turn = keyed_order(seed, [number], len(met), SHARDS)[0].numpy()
+        window = np.empty_like(order)
+        window[np.argsort(turn[shards], kind="stable")] = np.arange(len(order)) // locality.window
+        order = order[np.argsort(window[order], kind="stable")]
+    return places[order]
 
 
 class HeldOut(Dataset[Item]):

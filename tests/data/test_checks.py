@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from energydiff.data import Folder, checks
-from energydiff.data.checks import default_cache_dir
+from energydiff.data.remembered import default_cache_dir
 from energydiff.errors import UserError
 from energydiff.progress import with_progress
 
@@ -78,7 +78,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
     make_images: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.warns(UserWarning, match="The image check is not remembered.*ENERGYDIFF_CACHE"):
+    with pytest.warns(UserWarning, match="The check .* is not remembered.*ENERGYDIFF_CACHE"):
         train, _ = Folder(make_images(NAMES), cache_dir=tmp_path / "file" / "x").open()
     assert train[0][0].shape == (3, 10, 12)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from energydiff.data.decode import decode_image, parse_colour
 from energydiff.data.values import UnreadableImage
@@ -335,3 +336,43 @@ def test_a_small_file_of_a_huge_picture_costs_nothing(tmp_path: Path, side: int)
     with pytest.raises(UnreadableImage, match="exceed"):
         decode_image(path, 3, None)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+@pytest.fixture
+def photograph() -> Image.Image:
+    return Image.fromarray(load_sample_image("china.jpg"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_draft_mode_is_almost_full_decoding(
+    tmp_path: Path, photograph: Image.Image, channels: int, orientation: int
+) -> None:
+    """640 × 427 pixels, read at a quarter or a half of that on the way."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.jpg", photograph, quality=92, exif=exif)
+    for size in (40, 100):
+        full = decode_image(path, channels, size)
+        draft = decode_image(path, channels, size, draft=True)
+        error = np.abs(draft.astype(int) - full)
+        assert draft.shape == full.shape and 0 < error.mean() < 3 and error.max() < 50
+
+
+def test_draft_mode_leaves_alone_what_it_cannot_halve(
+    tmp_path: Path, photograph: Image.Image
+) -> None:
+    """Less than four times the size wanted, no size wanted, and other formats."""
+    path = save(tmp_path / "a.jpg", photograph, quality=92)
+    for size in (107, 200, 600, None):
+        assert np.array_equal(decode_image(path, 3, size), decode_image(path, 3, size, draft=True))
+    path = save(tmp_path / "a.png", photograph)
+    assert np.array_equal(decode_image(path, 3, 32), decode_image(path, 3, 32, draft=True))
+
+
+def test_draft_mode_does_not_let_a_bomb_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the size in the header, not by that it would be decoded at."""
+    path = save(tmp_path / "a.jpg", Image.new("RGB", (800, 800)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400_000)
+    with pytest.raises(UnreadableImage, match="800x800 pixels exceed"):
+        decode_image(path, 3, 16, draft=True)

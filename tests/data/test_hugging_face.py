@@ -204,3 +204,73 @@ def test_the_package_is_asked_for_by_the_name_of_its_extra(
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"pip install 'energydiff\[datasets\]'"):
         HuggingFace(tmp_path).open()
+
+
+def streamable(root: Path) -> Path:
+    """Three files of unequal length, in small row groups."""
+    root.mkdir()
+    for k, rows in enumerate(np.split(np.arange(COUNT), [5, 17])):
+        columns = {
+            "image": [Image.fromarray(PIXELS[i]) for i in rows],
+            "label": [KINDS[i] for i in rows],
+        }
+        part = datasets.Dataset.from_dict(columns, features=table().features)
+        part.to_parquet(str(root / f"train-{k:05d}-of-00003.parquet"), batch_size=3)
+    return root
+
+
+@pytest.mark.parametrize("window", [1, 4, 100])
+def test_a_stream_is_what_is_read_in_any_order(tmp_path: Path, window: int) -> None:
+    """And nothing is converted."""
+    root = streamable(tmp_path / "data")
+    found = HuggingFace(root, labels=True, stream=window).open()
+    for part in found:
+        for order in (range(len(part)), reversed(range(len(part)))):
+            for i in order:
+                sample, label = part[i]
+                number = int(part.names[i])
+                assert np.array_equal(sample.permute(1, 2, 0).numpy(), PIXELS[number])
+                assert part.classes[label] == KINDS[number]
+    assert not (tmp_path / "cache").exists()
+    expected = HuggingFace(root, labels=True).open()
+    assert [part.names for part in found] == [part.names for part in expected]
+
+
+def test_a_stream_holds_no_more_than_its_windows(tmp_path: Path) -> None:
+    train, _ = HuggingFace(streamable(tmp_path / "data"), stream=2).open()
+    rows: Any = train._items.values  # type: ignore[attr-defined]
+    for i in range(len(train)):
+        train[i]
+        assert sum(len(cursor.rows) for cursor in rows._cursors.values()) <= 6 * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stream": 0}, r"data\.source\.stream is 0: at least 1"),
+        ({"image": "img"}, "has no img, only image, label: set data.source.image"),
+        ({"image": "label"}, r"is for encoded images, and the column label .* leave it out"),
+        ({"label": "kind", "labels": True}, "has no kind, only image, label"),
+    ],
+)
+def test_what_cannot_be_streamed_is_named(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        HuggingFace(streamable(tmp_path / "data"), **{"stream": 4} | options).open()
+    with pytest.raises(UserError, match=r"stream is for Parquet files, and .* is Arrow"):
+        HuggingFace(arrow(tmp_path / "arrow"), stream=4).open()
+
+
+def test_a_damaged_file_of_a_stream_is_named(tmp_path: Path) -> None:
+    root = streamable(tmp_path / "data")
+    file = root / "train-00001-of-00003.parquet"
+    content = bytearray(file.read_bytes())
+    content[100:300] = b"\0" * 200
+    file.write_bytes(content)
+    train, _ = HuggingFace(root, stream=4).open()
+    with pytest.raises(UserError, match=r"item \d+ of the train split of .* cannot be read"):
+        [train[i] for i in range(len(train))]
+    file.write_bytes(b"no table")
+    with pytest.raises(UserError, match="cannot be read as a data set"):
+        HuggingFace(root, stream=4).open()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energydiff.data import Source
-from energydiff.data.checks import default_cache_dir
+from energydiff.data.remembered import default_cache_dir
 from energydiff.data.split import require_held_out
 from energydiff.errors import UserError
 from energydiff.evaluation import classifier as recipe
