@@ -421,6 +421,11 @@ def _require_strategy(config: Any) -> None:
     name = config.trainer.strategy
     if isinstance(name, str) and name in StrategyRegistry:
         require_averageable(StrategyRegistry[name]["strategy"], name)
+    if name == "fsdp2" and config.get("model.compile"):
+        raise UserError(
+            "trainer.strategy fsdp2 and model.compile do not go together: a compiled energy would"
+            " miss weights that are elsewhere; use ddp, or leave model.compile out."
+        )
 
 
 def _fix_root(config: Any) -> None:

@@ -51,19 +51,23 @@ class EMA(WeightAveraging):
         assert self._average_model is not None
         share_like(self._average_model.module, pl_module)
 
+    def averaged(self, module: DiffusionModule) -> DiffusionModule:
+        """The module with averaged weights; the given one outside ``fit``."""
+        if self._average_model is None:
+            return module
+        averaged = self._average_model.module
+        assert isinstance(averaged, DiffusionModule)
+        return averaged
+
     @staticmethod
     @contextmanager
     def of(trainer: pl.Trainer, module: DiffusionModule) -> Iterator[DiffusionModule]:
-        """The module with averaged weights, whole inside, to be entered on all ranks; the given one
-        where nothing is averaged."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EMA) and callback._average_model is not None:
-                averaged = callback._average_model.module
-                assert isinstance(averaged, DiffusionModule)
-                with put_together(averaged):
-                    yield averaged
-                return
-        yield module
+        """The module with averaged weights, whole inside, or the given one where nothing is
+        averaged; to be entered on all ranks."""
+        ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
+        averaged = ema.averaged(module) if ema else module
+        with put_together(averaged):
+            yield averaged
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any

@@ -34,12 +34,11 @@ from energydiff.potentials import ScalarNetwork
 from energydiff.ranks import is_first_rank
 
 # No collective but the gradient's, which is summed where it lies: buffers are constants, or kept
-# alike by whoever changes them.
+# alike by whoever changes them. PyTorch before 2.13 has an older name for it.
 _OPTIONS = inspect.signature(nn.parallel.DistributedDataParallel).parameters
 _SYNC = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers"
-StrategyRegistry.register(
-    "ddp", DDPStrategy, override=True, gradient_as_bucket_view=True, **{_SYNC: False}
-)
+_DDP: dict[str, Any] = {"gradient_as_bucket_view": True, _SYNC: False}
+StrategyRegistry.register("ddp", DDPStrategy, override=True, **_DDP)
 
 
 class Sharded(ModelParallelStrategy):

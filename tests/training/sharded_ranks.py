@@ -1,7 +1,6 @@
 """The gradient of two ranks with the weights shared out: ``python sharded_ranks.py FOLDER`` writes
 for every case what it is, whole, and how much of it a rank held."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,25 +25,18 @@ from energydiff.training.strategies import share_weights, whole
 SHAPE, BATCH, RANKS = (1, 8, 8), 8, 2
 TRUNK = ("convolution", "feedforward", "attention")
 CASES: dict[str, Any] = {
-    "mlp": (lambda: MLP(SHAPE, width=7, depth=1), "inner_product", DenoisingScoreMatching),
     "mlp, dual": (lambda: MLP(SHAPE, width=7, depth=1), "inner_product", DualScoreMatching),
     "unet": (
         lambda: UNet(SHAPE, channels=4, multipliers=(1, 2), blocks=1, num_classes=2),
         "sum",
         DenoisingScoreMatching,
     ),
-    "baseline": (lambda: MLP(SHAPE, width=7, depth=1), "unconstrained", DenoisingScoreMatching),
     "energy unet": (
         lambda: EnergyUNet(SHAPE, 8, (1, 2), attention_resolutions=(4,), num_classes=2),
         "scalar",
         DenoisingScoreMatching,
     ),
     "energy unet, dual": (lambda: EnergyUNet(SHAPE, 8, (1, 2)), "scalar", DualScoreMatching),
-    "energy transformer": (
-        lambda: EnergyTransformer(SHAPE, width=16, trunk=TRUNK),
-        "scalar",
-        DenoisingScoreMatching,
-    ),
     "energy transformer, dual": (
         lambda: EnergyTransformer(SHAPE, width=16, trunk=TRUNK),
         "scalar",
@@ -88,13 +80,12 @@ def gradient(module: Bare, ranks: int = 1, rank: int = 0) -> dict[str, Any]:
     return {name: p.grad for name, p in module.named_parameters()}
 
 
-def work(rank: int, folder: Path, cases: list[str]) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": os.environ["PORT"]}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=RANKS)
+def work(rank: int, folder: Path) -> None:
+    meeting = f"file://{folder / 'meeting'}"
+    dist.init_process_group("gloo", meeting, rank=rank, world_size=RANKS)
     mesh = init_device_mesh("cpu", (RANKS,))
     found = {}
-    for case in cases:
+    for case in CASES:
         module = module_of(case)
         share_weights(module, mesh)
         parts = sum(isinstance(m, FSDPModule) for m in module.modules()) - 1
@@ -107,4 +98,4 @@ def work(rank: int, folder: Path, cases: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    torch.multiprocessing.spawn(work, (Path(sys.argv[1]), sys.argv[2:] or [*CASES]), RANKS)
+    torch.multiprocessing.start_processes(work, (Path(sys.argv[1]),), RANKS, start_method="fork")
