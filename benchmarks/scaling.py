@@ -1,10 +1,11 @@
 """How training scales: one process beside two, and on paper what many devices would exchange.
 
     python -m benchmarks.scaling [--config FILE] [--images N] [--rounds N] [--json FILE]
-    python -m benchmarks.scaling --paper [FILE[:CxHxW] ...] [--devices N ...] [--json FILE]
+    python -m benchmarks.scaling --paper [FILE[+FILE][:CxHxW] ...] [--devices N ...] [--json FILE]
 
 The first trains a config in one process and in two, in turn, and divides. The second trains
-nothing: it counts a configuration's weights, the operations of a step and what is exchanged.
+nothing: it counts a configuration's weights and the operations of a step, and works out what is
+exchanged.
 """
 
 import argparse
@@ -26,7 +27,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from energydiff.data import Digits
 from energydiff.denoisers import build_denoiser
 from energydiff.diffusion import DenoisingScoreMatching, NoisyBatch, Objective
 from energydiff.errors import UserError, sentences
@@ -39,8 +39,10 @@ from energydiff.registry import build_recorded
 
 CONFIG = "configs/digits/energy_transformer.yaml"
 CONFIGS = (
-    *("configs/digits/energy_unet.yaml", "configs/digits/energy_transformer.yaml"),
-    *("configs/fashion_mnist/energy_unet.yaml:1x28x28", "configs/folder/energy_unet.yaml"),
+    "configs/digits/energy_unet.yaml:1x8x8",
+    "configs/digits/energy_transformer.yaml:1x8x8",
+    "configs/fashion_mnist/energy_unet.yaml:1x28x28",
+    "configs/folder/energy_unet.yaml",
 )
 DEVICES = (8, 64, 512)
 ARMS = {"1": (1, "auto"), "2 ddp": (2, "ddp"), "2 fsdp2": (2, "fsdp2")}
@@ -89,10 +91,10 @@ def compare(config: str, images: int, rounds: int, accelerator: str) -> list[dic
     device: median and range over the rounds."""
     runs: dict[str, list[Run]] = {name: [] for name in ARMS}
     with progress("Training", rounds * len(ARMS)) as tell:
-        for _ in range(rounds):
-            for name, (devices, strategy) in ARMS.items():
+        for turn in range(rounds):
+            for number, (name, (devices, strategy)) in enumerate(ARMS.items(), 1):
                 runs[name].append(train(config, devices, strategy, images, accelerator))
-                tell(1)
+                tell(turn * len(ARMS) + number)
     alone = runs["1"]
     rows = []
     for name, (devices, _) in ARMS.items():
@@ -125,12 +127,14 @@ class Plan:
 
 
 def plan(config: str) -> Plan:
-    """Of ``FILE`` or ``FILE:CxHxW``, the shape of samples where the file does not say it.
+    """Of ``FILE+FILE:CxHxW``: files that stack, and the shape of samples where they do not say it.
 
-    Nothing is computed: tensors have shapes alone.
+    The operations are counted on one image without a label, here.
     """
-    file, _, given = config.partition(":")
-    content = read_yaml(Path(file).read_text(), file)
+    files, _, given = config.partition(":")
+    content: dict[str, Any] = {}
+    for file in files.split("+"):
+        content = _stacked(content, read_yaml(Path(file).read_text(), file))
     model, data = content["model"], content["data"]
     shape = _shape(data["source"], given, file)
     recorded = model["backbone"] | {
@@ -141,34 +145,38 @@ def plan(config: str) -> Plan:
         what = {"class_path": named} if isinstance(named, str) else named
         objective = build_recorded(Objective, what, "model.objective")  # type: ignore[type-abstract]
     network = build_recorded(Network, recorded, "model.backbone")  # type: ignore[type-abstract]
-    denoiser = build_denoiser(network, 0.5, model.get("parametrization", "inner_product"))
-    denoiser.to("meta").train()
-    noisy, sigma = torch.empty(1, *shape, device="meta"), torch.empty(1, device="meta")
-    batch = NoisyBatch(noisy, sigma, noisy, 0.5, None)
+    denoiser = build_denoiser(network, 0.5, model.get("parametrization", "inner_product")).train()
     parts = list(network.parts()) if isinstance(network, ScalarNetwork) else []
     calls: Counter[nn.Module] = Counter()
     for part, methods in parts:
         for method in ("forward", *methods):
             setattr(part, method, _counted(getattr(part, method), part, calls))
 
-    def step() -> None:
+    def gradient() -> None:
+        clean = torch.ones(1, *shape)
+        batch = NoisyBatch(clean, torch.ones(1), clean, 0.5, None)
         torch.stack([*objective(denoiser, batch).values()]).sum().backward()
 
-    counted = operations(step)
+    counted = operations(gradient)
+    sizes = [(_size(part), calls[part]) for part, _ in parts]
     return Plan(
-        file,
+        "/".join(Path(file).with_suffix("").parts[-2:]),
         _size(denoiser),
         data["batch_size"],
         counted,
-        [(_size(part), calls[part]) for part, _ in parts],
+        sizes,
     )
+
+
+def _stacked(lower: Any, upper: Any) -> Any:
+    if not (isinstance(lower, Mapping) and isinstance(upper, Mapping)):
+        return upper
+    return {**lower, **{name: _stacked(lower.get(name), v) for name, v in upper.items()}}
 
 
 def _shape(source: Any, given: str, file: str) -> tuple[int, ...]:
     if given:
         return tuple(map(int, given.split("x")))
-    if source == "Digits":
-        return Digits().open().shape
     arguments = source.get("init_args", {}) if isinstance(source, Mapping) else {}
     if "image_size" not in arguments:
         raise UserError(f"{file} does not say the shape of its samples: give it as {file}:3x32x32.")
@@ -222,14 +230,15 @@ class Row:
 def on_paper(counted: Plan, devices: int, strategy: str, machine: Machine) -> Row:
     """docs/scaling.md has the formulae."""
     share = (devices - 1) / devices * BYTES
-    root = counted.weights - sum(weights for weights, _ in counted.parts)
-    sent, collectives = 2 * share * counted.weights, 2
+    of_parts = sum(weights for weights, _ in counted.parts)
+    sent, messages = 2 * share * counted.weights, 4
     if strategy == "fsdp2":
-        sent = share * (2 * root + sum(3 * calls * weights for weights, calls in counted.parts))
-        collectives = 3 + sum(3 * calls for _, calls in counted.parts)
+        again = sum(3 * calls * weights for weights, calls in counted.parts)
+        sent = share * (2 * (counted.weights - of_parts) + again)
+        messages = 6 + sum(3 * calls for _, calls in counted.parts)
     bandwidth = machine.inside if devices <= machine.node else machine.between
     sending = sent / bandwidth
-    arriving = 2 * collectives * math.ceil(math.log2(devices)) * machine.latency
+    arriving = messages * math.ceil(math.log2(devices)) * machine.latency
     images = counted.images / devices
     computing = images * counted.operations / machine.peak
     waits = {"operations": computing, "bandwidth": sending, "latency": arriving}
@@ -257,7 +266,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--images", type=int, default=3_200, help="that a run is long")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each, in turn")
     parser.add_argument("--accelerator", default="cpu", help="Lightning's name of it")
-    parser.add_argument("--paper", nargs="*", metavar="FILE[:CxHxW]", help="count, train nothing")
+    parser.add_argument(
+        "--paper", nargs="*", metavar="FILE[+FILE][:CxHxW]", help="count, train nothing"
+    )
     parser.add_argument("--devices", type=int, nargs="+", default=DEVICES, help="on paper")
     parser.add_argument("--peak", type=float, default=989e12, help="operations/s of a device")
     parser.add_argument("--inside", type=float, default=450e9, help="bytes/s within a node")

@@ -1,4 +1,4 @@
-"""How several devices share a training: each a copy of the weights (``ddp``), or a part (``fsdp2``).
+"""How devices share a training: each has a copy of the weights (``ddp``), or a part (``fsdp2``).
 
 Importing this module makes both names mean what is written here.
 
@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.strategies import (
     DDPStrategy,
     ModelParallelStrategy,
