@@ -96,7 +96,7 @@ class Sharded(ModelParallelStrategy):
         return whole(Strategy.optimizer_state(self, optimizer))
 
 
-StrategyRegistry.register("fsdp2", Sharded)
+StrategyRegistry.register("fsdp2", Sharded, override=True)
 
 
 def share_weights(module: pl.LightningModule, mesh: DeviceMesh) -> None:
@@ -158,9 +158,10 @@ def local(tensors: Iterator[Tensor]) -> list[Tensor]:
 
 
 def share_like(module: nn.Module, other: nn.Module) -> None:
-    """Cuts a module's weights as those of another with the same names are cut, in place."""
-    for name, sharded in other.named_parameters():
-        _replace(module, name, _part(module.get_parameter(name).detach(), sharded))
+    """Cuts a module's weights as those of another with the same names are, in place."""
+    for name, weight in other.named_parameters():
+        if isinstance(weight, DTensor):
+            _replace(module, name, _part(module.get_parameter(name).detach(), weight))
 
 
 @contextmanager

@@ -49,11 +49,10 @@ def tensors(run: Path) -> list[Tensor]:
     ("options", "tolerance"),
     [
         ([], 1e-6),
-        (TRANSFORMER, 1e-5),
         ([*TRANSFORMER, "--trainer.accumulate_grad_batches=2"], 1e-5),
         ([*TRANSFORMER, "--trainer.precision=bf16-mixed"], 1e-2),
     ],
-    ids=["one part", "several parts", "accumulated", "bfloat16"],
+    ids=["one part", "parts, accumulated", "parts, bfloat16"],
 )
 def test_weights_average_and_optimizer_are_those_of_ddp(
     options: list[str], tolerance: float, fit: Fit, metrics: Any
@@ -64,8 +63,10 @@ def test_weights_average_and_optimizer_are_those_of_ddp(
         assert (found - expected).norm() <= tolerance * expected.norm().clamp_min(1e-12)
     expected, found = metrics(copied), metrics(cut)
     assert expected.keys() == found.keys()
-    for name in ("val/loss", "train/loss", "lyapunov/V_s0.02"):
-        assert found.get(name) == pytest.approx(expected.get(name), rel=10 * tolerance), name
+    names = [name for name in expected if name.startswith(("val/", "lyapunov/V_s"))]
+    assert len(names) > 4
+    for name in names:
+        assert found[name] == pytest.approx(expected[name], rel=10 * tolerance), name
 
 
 @pytest.mark.slow
