@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.strategies import (
     DDPStrategy,
     ModelParallelStrategy,
@@ -41,9 +42,19 @@ StrategyRegistry.register("ddp", DDPStrategy, override=True, **_DDP)
 
 
 class Sharded(ModelParallelStrategy):
-    """``fsdp2``: every device has a part of the weights; checkpoints are those of one device."""
+    """``fsdp2``: every device has a part of the weights; checkpoints are those of one device.
+
+    Raises:
+        UserError: PyTorch is too old.
+    """
 
     def __init__(self) -> None:
+        # Parts hand tensors on in dataclasses: an FSDP2 that overlooks these frees weights early.
+        if torch.__version__ < "2.13":
+            raise UserError(
+                f"trainer.strategy fsdp2 needs PyTorch 2.13 or later, and this is"
+                f" {torch.__version__}: use ddp."
+            )
         super().__init__(save_distributed_checkpoint=False)
 
     @property

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from energydiff.data import Normalization
 from energydiff.errors import UserError
 from energydiff.potentials import MLP, PublishedEnergyTransformer
 from energydiff.training import DiffusionModule
-from energydiff.training.strategies import share_weights
+from energydiff.training.strategies import Sharded, share_weights
 
 SCRIPT = Path(__file__).with_name("sharded_ranks.py")
 ALONE = runpy.run_path(str(SCRIPT))
@@ -45,6 +46,12 @@ def test_a_weight_that_cannot_be_cut_is_a_sentence() -> None:
     mesh: Any = None
     with pytest.raises(UserError, match="log_gamma is a single number: use ddp"):
         share_weights(module, mesh)
+
+
+def test_an_older_pytorch_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.12.1"))
+    with pytest.raises(UserError, match="needs PyTorch 2.13 or later, and this is 2.12.1: use ddp"):
+        Sharded()
 
 
 def test_shared_out_or_not_a_module_is_asked_alike() -> None:
