@@ -10,6 +10,7 @@ _HARMLESS = (
     r".*does not have many workers.*",  # arrays need none, and the data module sees to pictures
     r"Checkpoint directory .* exists and is not empty.*",  # that is how a run resumes
     r"Be aware that when using `ckpt_path`.*",  # callbacks may be left out of a run that goes on
+    r"FSDP2-wrapped module .* returned a view.*",  # what parts of networks return is not changed
     r".*Trying to infer the `batch_size`.*",
 )
 

@@ -36,7 +36,7 @@ from energydiff.training.checkpoint import (
 )
 from energydiff.training.data import DiffusionData
 from energydiff.training.defaults import TRAINER
-from energydiff.training.ema import EMA, require_whole_weights
+from energydiff.training.ema import EMA, require_averageable
 from energydiff.training.finish import CalibrateAndExport, is_exported
 from energydiff.training.guard import NonFiniteGuard
 from energydiff.training.loggers import keep_in_run, log_configuration, run_loggers
@@ -421,7 +421,12 @@ def _require_strategy(config: Any) -> None:
     """``UserError`` before Lightning asks for what the strategy would need."""
     name = config.trainer.strategy
     if isinstance(name, str) and name in StrategyRegistry:
-        require_whole_weights(StrategyRegistry[name]["strategy"], name)
+        require_averageable(StrategyRegistry[name]["strategy"], name)
+    if name == "fsdp2" and config.get("model.compile"):
+        raise UserError(
+            "trainer.strategy fsdp2 and model.compile do not go together: a compiled energy would"
+            " miss weights that are elsewhere; use ddp, or leave model.compile out."
+        )
 
 
 def _fix_root(config: Any) -> None:

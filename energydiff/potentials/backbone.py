@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,11 @@ class ScalarNetwork(Network):
     ) -> tuple[Tensor, Tensor]:
         """φ (B,) and ∇φ (like u), both made of differentiable operations: training goes through
         them by one ordinary backward."""
+
+    def parts(self) -> Iterable[tuple[nn.Module, Sequence[str]]]:
+        """Modules inside, none within another, that use their weights only while one of the methods
+        named, or ``forward``, runs: these weights need not be at hand at other times."""
+        return ()
 
     def grad(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         """∇φ, as above; to be written where φ itself can be left out."""

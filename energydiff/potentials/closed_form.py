@@ -66,8 +66,9 @@ def _one_precision(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def wrapped(first: Any, *args: Any) -> Any:
-        tensor = first if isinstance(first, Tensor) else first.saved_tensors[0]
-        with torch.autocast(tensor.device.type, enabled=False):
+        # Activation checkpointing lets what is saved be asked for once.
+        given = [t for t in (first, *args) if isinstance(t, Tensor)] or first.saved_tensors
+        with torch.autocast(given[0].device.type, enabled=False):
             return function(first, *args)
 
     return wrapped

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from energydiff.errors import UserError
 from energydiff.potentials.backbone import require_divisible
 from energydiff.potentials.energy_terms import AttentionEnergy, EnergyTerm, MemoryEnergy
-from energydiff.potentials.token_blocks import rms_norm, rms_norm_pullback
+from energydiff.potentials.token_blocks import Convolution, rms_norm, rms_norm_pullback
 from energydiff.potentials.token_scalar import TokenScalar
 from energydiff.potentials.tokens import Patches, Trunk
 
@@ -70,6 +70,11 @@ class EnergyTransformer(TokenScalar):
         if "inner_product" in readout:
             self.inner = nn.Parameter(0.1 * torch.randn(width, width) * width**-0.5)
         self.embed(patches, width, [*self.trunk.sizes, *(t.size for t in self._terms())])
+
+    def parts(self) -> list[tuple[nn.Module, Sequence[str]]]:
+        large = [b for b in self.trunk.blocks if not isinstance(b, Convolution)]
+        blocks = [(block, ("pullback",)) for block in large]
+        return [*blocks, *((term, ("value_and_grads",)) for term in self.terms)]
 
     def token_value(self, t: Tensor, e: Sequence[Tensor]) -> Tensor:
         y = self._ascend(t, e)[0]

@@ -72,6 +72,9 @@ class EnergyUNet(ConditionedScalar):
         """All of them, from the coarsest level."""
         return [block for level in reversed(self._levels()) for block in level.each()]
 
+    def parts(self) -> list[tuple[nn.Module, Sequence[str]]]:
+        return [(level, ("value", "pullback")) for level in self._levels()]
+
     def value(self, u: Tensor, e: Sequence[Tensor]) -> Tensor:
         return self._total(self._climb(u, e)[0])
 

@@ -87,16 +87,16 @@ class CalibrateAndExport(Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, DiffusionData)
-        ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
-        averaged = ema.averaged(pl_module) if ema else pl_module
-        self._settle(averaged.denoiser, data, pl_module)
-        # Neither changes ∇E: the weights in training are the same model with these buffers.
-        pl_module.denoiser.load_state_dict(_buffers(averaged.denoiser), strict=False)
+        with EMA.of(trainer, pl_module) as averaged:
+            self._settle(averaged.denoiser, data, pl_module)
+            # Neither changes ∇E: the weights in training are the same model with these buffers.
+            pl_module.denoiser.load_state_dict(_buffers(averaged.denoiser), strict=False)
         run = Path(trainer.default_root_dir)
         trainer.save_checkpoint(run / LAST_CHECKPOINT, weights_only=False)
-        if trainer.is_global_zero:
-            save_model(averaged.saved_model(), run / "export")
-            rank_zero_info(f"Saved {run / LAST_CHECKPOINT} and {run / 'export'}.")
+        with EMA.of(trainer, pl_module) as averaged:
+            if trainer.is_global_zero:
+                save_model(averaged.saved_model(), run / "export")
+                rank_zero_info(f"Saved {run / LAST_CHECKPOINT} and {run / 'export'}.")
 
     def complete(self, run: Path, module: DiffusionModule, device: torch.device) -> None:
         """The same from the last checkpoint of a run folder, for a run killed before this point."""

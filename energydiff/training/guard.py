@@ -1,4 +1,5 @@
-"""Stops a diverging run before its weights are touched, and makes no host wait for a device."""
+"""Stops a run that diverges, or does not learn, before its weights are touched, and makes no host
+wait for a device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +10,15 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from energydiff.errors import UserError
+from energydiff.ranks import rank_count
 from energydiff.training.nonfinite import Share, keep, share_of
 from energydiff.training.stream import Item
 from energydiff.training.stream_module import StreamModule
+
+NAMED = 5  # parameters that an error names
 
 
 class NonFiniteError(UserError):
@@ -41,7 +46,8 @@ class _Step:
 
 
 class NonFiniteGuard(Callback):
-    """Raises on every rank if any rank's loss or gradient norm is not finite.
+    """Raises on every rank if any rank's loss or gradient norm is not finite, and before the first
+    step if a gradient is missing.
 
     On a GPU the optimizer is handed the verdict and leaves its weights alone; the host reads it
     when the next step begins, or a checkpoint is to be written.
@@ -56,6 +62,9 @@ class NonFiniteGuard(Callback):
         # Each batch accumulated since the last step, with its losses.
         self._seen: list[tuple[Tensor, Item]] = []
         self._last: _Step | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._first_step = trainer.global_step
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -74,8 +83,13 @@ class NonFiniteGuard(Callback):
         each, batches = zip(*self._seen, strict=True)
         losses = torch.cat(each)
         self._seen.clear()
+        if trainer.global_step == self._first_step:
+            _require_gradients(pl_module)
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = pl_module.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        pl_module.gradient_norm = norm
         bad = (~(torch.isfinite(losses).all() & torch.isfinite(norm))).float()
         told = torch.stack([bad, torch.full_like(bad, self.asked)])  # filled there: no copy waits
         if trainer.world_size > 1:
@@ -113,6 +127,28 @@ class NonFiniteGuard(Callback):
             torch.distributed.all_gather_object(shares, share)
         kept = None if trainer.fast_dev_run else keep(trainer, step.number, shares, step.batches)  # type: ignore[attr-defined]
         raise NonFiniteError(_sentence(step.number, shares, kept))
+
+
+def _require_gradients(module: StreamModule) -> None:
+    """``UserError``, on every rank alike, if any has a parameter that is learned and got no
+    gradient.
+
+    Optimizers pass over it in silence: a network that leaves it out, or a way of sharing weights
+    out that loses what comes back, would train nothing.
+    """
+    learned = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    missing = {name for name, p in learned if p.grad is None}
+    if rank_count() > 1:
+        of_ranks = [missing] * rank_count()
+        torch.distributed.all_gather_object(of_ranks, missing)
+        missing = set().union(*of_ranks)
+    if missing:
+        named = ", ".join(sorted(missing)[:NAMED]) + (", …" if len(missing) > NAMED else "")
+        raise UserError(
+            f"{len(missing)} of {len(learned)} parameters got no gradient in the first step and"
+            f" would never be learned: {named}. Leave them out of the network, or have those that"
+            " are not to be learned say so with requires_grad_(False)."
+        )
 
 
 def skips_bad_steps(optimizer: torch.optim.Optimizer) -> bool:

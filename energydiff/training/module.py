@@ -86,8 +86,10 @@ class DiffusionModule(StreamModule):
         self.noise = noise or objective.noise
         self.sigma_data, self.label_dropout = sigma_data, label_dropout
 
-    def on_fit_start(self) -> None:
+    def setup(self, stage: str) -> None:
         """``UserError`` before hours of training for what could not be trained or loaded later."""
+        if stage != "fit":
+            return
         require_loadable(self.saved_model())
         network = next(m for m in self.denoiser.modules() if isinstance(m, Network))
         foreign = isinstance(network, Wrapped) or not is_ours(type(network))

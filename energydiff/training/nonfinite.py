@@ -84,8 +84,8 @@ def keep(
         "ranks": [asdict(share) for share in shares],
     }
     try:
+        trainer.save_checkpoint(folder / WEIGHTS, weights_only=False)  # in which ranks meet
         write_checkpoint({"batches": list(batches)}, folder / f"rank{trainer.global_rank}.pt")
-        trainer.save_checkpoint(folder / WEIGHTS, weights_only=False)
         if trainer.is_global_zero:
             write_json(folder / REPORT, report)
     except UserError:

@@ -35,11 +35,8 @@ class Watcher(Callback, ABC):
         if step == self._last_step or step == 0 or not self.due(step, pl_module.batch_size):
             return
         self._last_step = step
-        averaged = pl_module
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EMA):
-                averaged = callback.averaged(pl_module)
-        self.observe(trainer, averaged)
+        with EMA.of(trainer, pl_module) as averaged:
+            self.observe(trainer, averaged)
 
 
 class PeriodicCallback(Watcher):

@@ -8,11 +8,13 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torchmetrics import MeanMetric
 
 from energydiff.errors import UserError
 from energydiff.random import RULE
 from energydiff.saving import CHECKPOINT_KEY
+from energydiff.training.strategies import share_weights
 
 
 class StreamModule(pl.LightningModule, ABC):
@@ -89,6 +91,11 @@ class StreamModule(pl.LightningModule, ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the weights, plain data; ``model`` says of what model."""
+
+    def configure_model(self) -> None:
+        """Leaves this device its part of the weights, under a strategy that shares them out."""
+        if self.device_mesh is not None and not isinstance(self, FSDPModule):
+            share_weights(self, self.device_mesh["data_parallel"])
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Numbers reach loggers at logged steps alone, where they are those of all ranks: a number

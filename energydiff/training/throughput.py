@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from energydiff.evaluation.cost import operations
 from energydiff.training.data import WaitedLoader
@@ -23,7 +24,7 @@ class Throughput(Callback):
     ``images_per_second`` over all ranks; ``data_wait``, the share of this rank's time since it was
     last logged in which it waited for a batch; ``teraflops``, 10^12 operations a second over all
     ranks, of which the matrix products and convolutions of one image's loss and gradient are
-    counted once, in eager execution; ``utilisation``, its share of what the devices are made for,
+    counted once, in eager execution, where no device has but a part of the weights; ``utilisation``, its share of what the devices are made for,
     where Lightning knows that; ``memory_peak_gib``, the largest of any rank: of a CUDA device what
     tensors took at most, elsewhere of the process.
     """
@@ -40,7 +41,8 @@ class Throughput(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._operations is None and trainer.loggers:
+        whole = not any(isinstance(weight, DTensor) for weight in pl_module.parameters())
+        if self._operations is None and trainer.loggers and whole:
             assert isinstance(pl_module, StreamModule)
             with trainer.precision_plugin.forward_context():
                 self._operations = operations_per_image(pl_module, batch)

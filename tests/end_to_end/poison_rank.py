@@ -1,4 +1,4 @@
-"""A callback for a training process one of whose ranks is to see a broken image."""
+"""Callbacks for a training process one of whose ranks is to meet a fault."""
 
 from typing import Any
 
@@ -16,3 +16,11 @@ class PoisonRank(Callback):
         if trainer.global_rank == 1:
             batch["raw"] = batch["raw"].float()
             batch["raw"][0, 0, 0, 0] = torch.nan
+
+
+class ForgetOnRank(Callback):
+    """Loses what came back to the second rank's first parameter."""
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_rank == 1:
+            next(pl_module.parameters()).grad = None

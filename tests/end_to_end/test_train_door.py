@@ -180,6 +180,10 @@ MISTAKES = {
     "another library": (["--trainer.precision=transformer-engine"], "precision transformer"),
     "shards": (["--trainer.strategy=fsdp"], "trainer.strategy fsdp is not supported"),
     "shards of a library": (["--trainer.strategy=deepspeed_stage_2"], "use auto or ddp"),
+    "compiled shards": (
+        ["--trainer.strategy=fsdp2", "--model.compile=true"],
+        "fsdp2 and model.compile do not go together",
+    ),
     "another device's": (["--trainer.strategy=xla"], "trainer.strategy xla is not supported"),
     "seed": (["--seed_everything=-5"], "seed_everything is -5"),
     "learning rate": (["--model.learning_rate=-1"], "model.learning_rate is -1.0"),

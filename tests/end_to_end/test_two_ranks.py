@@ -150,3 +150,17 @@ def test_an_image_that_poisons_one_rank_stops_both_and_is_named(
     assert "Rank 1: gradient norm nan, not finite first in the images; in the grad" in again.out
     largest = f"{max(shares[0]['losses']):.4g}"
     assert any(line.split("│")[5:7] == [f" {largest} "] * 2 for line in squeezed(again.out))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_a_gradient_that_one_rank_lost_stops_both_and_is_named(
+    strategy: str, process, tiny_mlp: Path, tmp_path: Path
+) -> None:
+    fault = "--trainer.callbacks+=poison_rank.ForgetOnRank"
+    options = ["--trainer.default_root_dir", tmp_path, fault, *TWO, "--trainer.strategy", strategy]
+    done = process("fit", "--config", tiny_mlp, *options)
+    assert done.code == 2, done.err
+    assert re.search(r"1 of 13 parameters got no gradient in the first step .*: denoiser", done.err)
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "checkpoints").exists()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from energydiff.potentials.closed_form import attend, gelu, normalise
 
@@ -40,6 +41,18 @@ def test_second_backward_outside_autocast(ours, plain, shapes) -> None:
     sum(g.square().sum() for g in second).backward()
     for mine, theirs in zip(inputs, exact, strict=True):
         assert (mine.grad - theirs.grad).norm() <= 0.1 * theirs.grad.norm() + 0.05
+
+
+@pytest.mark.parametrize(("ours", "plain", "shapes"), CASES)
+def test_under_activation_checkpointing_the_gradient_is_the_same(ours, plain, shapes) -> None:
+    def slope(*inputs: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(ours(*inputs).pow(3).sum(), inputs, create_graph=True)[0]
+
+    kept, made_anew = draw(shapes, torch.float64), draw(shapes, torch.float64)
+    slope(*kept).square().sum().backward()
+    checkpoint(slope, *made_anew, use_reentrant=False).square().sum().backward()
+    for expected, found in zip(kept, made_anew, strict=True):
+        assert torch.equal(found.grad, expected.grad)
 
 
 @pytest.mark.parametrize(("ours", "plain", "shapes"), CASES)

@@ -22,6 +22,7 @@ from torch.testing import assert_close
 
 from energydiff.errors import UserError
 from energydiff.training import EMA, DiffusionData, DiffusionModule
+from energydiff.training.strategies import Sharded
 
 BATCH, STEPS = 8, 6
 
@@ -123,16 +124,17 @@ def test_after_fit_the_module_holds_the_average(
     [
         (SingleDeviceStrategy, True),
         (DDPStrategy, True),
+        (Sharded, True),
         (FSDPStrategy, False),
         (ModelParallelStrategy, False),
         (DeepSpeedStrategy, False),
         (XLAStrategy, False),
     ],
 )
-def test_weights_in_shards_are_not_averaged(
+def test_weights_that_cannot_be_averaged_where_they_lie_are_refused(
     strategy: type[Strategy], whole: bool, module: DiffusionModule, data: DiffusionData
 ) -> None:
-    """Which would be an average of shards against whole weights."""
+    """It would be an average of shards against whole weights."""
     trainer: Any = SimpleNamespace(strategy=object.__new__(strategy))
     ema = EMA()
     if whole:

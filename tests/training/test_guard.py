@@ -128,6 +128,48 @@ def test_the_image_is_named_whichever_accumulated_batch_it_is_in(batch_number: i
     assert f"the loss of sample indices [{planted.indices[ROW]}]" in message
 
 
+class Forgotten(pl.Callback):
+    """What came back from the first batch is lost for some parameters."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name, parameter in pl_module.named_parameters():
+            if not self.names or name.endswith(self.names):
+                parameter.grad = None
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("input.weight",), "1 of 13 parameters got no gradient .*: denoiser.*input.weight. Leave"),
+        ((), "13 of 13 parameters got no gradient .*, …. Leave"),
+    ],
+)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_parameter_without_a_gradient_is_named_before_the_first_step(
+    names, told: str, accumulate: int, make_trainer, module: DiffusionModule, data: DiffusionData
+) -> None:
+    before = copy.deepcopy(module.state_dict())
+    trainer = make_trainer(
+        max_steps=6,
+        callbacks=[Forgotten(*names), NonFiniteGuard()],
+        accumulate_grad_batches=accumulate,
+    )
+    with pytest.raises(UserError, match=told):
+        trainer.fit(module, data)
+    assert trainer.global_step == 0
+    assert all(torch.equal(t, before[name]) for name, t in module.state_dict().items())
+
+
+def test_a_frozen_parameter_needs_no_gradient(make_trainer, module, data) -> None:
+    module.denoiser.potential.backbone.input.requires_grad_(False)
+    trainer = make_trainer(max_steps=2, callbacks=[NonFiniteGuard()])
+    trainer.fit(module, data)
+    assert trainer.global_step == 2
+
+
 def test_a_healthy_run_is_left_alone(make_trainer, module, data) -> None:
     trainer = make_trainer(max_steps=3, callbacks=[NonFiniteGuard()])
     trainer.fit(module, data)

@@ -37,7 +37,7 @@ class Rectified(nn.Module):
 
 
 def start(backbone: Backbone, parametrization: str = "inner_product") -> None:
-    DiffusionModule(backbone, 0.8, Normalization(0, 16), parametrization).on_fit_start()
+    DiffusionModule(backbone, 0.8, Normalization(0, 16), parametrization).setup("fit")
 
 
 def test_a_class_that_no_import_finds_is_refused() -> None:
