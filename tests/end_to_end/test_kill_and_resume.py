@@ -26,8 +26,7 @@ PATIENCE = 120.0
 PARTS = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers")
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["killed_fit", "energydiff.cli.training"])
+context = multiprocessing.get_context("forkserver")  # with the imports of conftest.py done
 
 
 class Run:
