@@ -83,14 +83,16 @@ def keep(
         "precision": trainer.precision,
         "ranks": [asdict(share) for share in shares],
     }
+    kept: Path | None = folder
     try:
         trainer.save_checkpoint(folder / WEIGHTS, weights_only=False)  # in which ranks meet
         write_checkpoint({"batches": list(batches)}, folder / f"rank{trainer.global_rank}.pt")
         if trainer.is_global_zero:
             write_json(folder / REPORT, report)
     except UserError:
-        return None
-    return folder
+        kept = None
+    trainer.strategy.barrier()  # the first to leave ends the others
+    return kept
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[list[Item]]]:
