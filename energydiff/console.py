@@ -12,6 +12,7 @@ _HARMLESS = (
     r"Be aware that when using `ckpt_path`.*",  # callbacks may be left out of a run that goes on
     r"FSDP2-wrapped module .* returned a view.*",  # what parts of networks return is not changed
     r".*Trying to infer the `batch_size`.*",
+    r"It is recommended to use `self\.log\('step'.*",  # which is the same on all ranks
 )
 
 

@@ -112,9 +112,9 @@ class StreamModule(pl.LightningModule, ABC):
         return values["loss"].mean()
 
     def _over_ranks(self, mean: Tensor) -> Tensor:
-        gathered = self.all_gather(mean)
-        assert isinstance(gathered, Tensor)
-        return gathered.mean()
+        over_ranks = self.trainer.strategy.reduce(mean, reduce_op="mean")
+        assert isinstance(over_ranks, Tensor)
+        return over_ranks
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self._held_out("val", batch)
