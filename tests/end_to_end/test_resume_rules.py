@@ -198,6 +198,25 @@ def test_a_step_takes_whole_batches_whatever_it_was_made_of_before(
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in other)
 
 
+@pytest.mark.slow
+def test_a_run_moves_house(tiny_mlp: Path, data: Path, tmp_path: Path, process) -> None:
+    """Another folder, other data of the same names elsewhere, two ranks with workers for one
+    without: the weights are those of a run that was left alone, up to the order of sums."""
+    first, moved, straight = (tmp_path / name for name in ("first", "moved", "straight"))
+    constant = ["--model.schedule", "constant", "--model.total_images"]
+    assert process("fit", *options(tiny_mlp, data, first), *constant, 96).code == 0
+    first.rename(moved)
+    elsewhere = Path(shutil.copy(data, tmp_path / "elsewhere.npy"))
+    two = ["--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.num_workers", 2]
+    done = process("fit", *options(tiny_mlp, elsewhere, moved), *two, *constant, 224)
+    assert done.code == 0, done.err
+    assert process("fit", *options(tiny_mlp, data, straight), *constant, 224).code == 0
+    one, other = (checkpoint(run)["current_model_state"] for run in (moved, straight))
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in other)
+    changed = checkpoint(moved)[CHECKPOINT_KEY]["config"]["changed"]
+    assert [entry["setting"] for entry in changed] == ["model.total_images"]
+
+
 @pytest.mark.parametrize("name", [*FREE, *RECORDED])
 def test_the_table_names_every_rule(name: str) -> None:
     internal = ("changed", "train_images", "train_names", "import", "ckpt_path")
