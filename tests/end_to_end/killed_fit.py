@@ -1,6 +1,7 @@
 """One rank of a training run in a process that is to be killed."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def fit(arguments: list[str], log: str, rank: int, ranks: int, port: int) -> Non
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have had ignored
     torch.set_num_threads(1)
     if ranks > 1:
         os.environ |= {
