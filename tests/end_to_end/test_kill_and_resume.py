@@ -20,9 +20,9 @@ sys.path.append(str(Path(__file__).parent))  # of the processes too
 killed_fit = importlib.import_module("killed_fit")
 pytestmark = pytest.mark.slow
 
-KILLS, STEPS = 20, 1200
-LIFE = 30  # steps after which the last of the kills comes
-PATIENCE = 120.0
+KILLS, STEPS = 20, 700
+LIFE = 20  # steps after which the last of the kills comes
+PATIENCE = 300.0
 PARTS = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers")
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 
