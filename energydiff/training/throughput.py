@@ -102,7 +102,8 @@ def operations_per_image(module: StreamModule, batch: dict[str, Tensor]) -> int:
     compilers = {part: part.compiler for part in module.modules() if hasattr(part, "compiler")}
     for part in compilers:  # whose kernels could not be counted
         setattr(part, "compiler", None)  # noqa: B010
-    with torch.random.fork_rng():
+    device = first["raw"].device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         counted = operations(step)
     for part, compiler in compilers.items():
         setattr(part, "compiler", compiler)  # noqa: B010
