@@ -76,6 +76,5 @@ def check(
             yield Checked(way.name, why=" ".join(str(error).split())[:300], failed=True)
             continue
         yield Checked(way.name, tuple(measure_way(mine, reference, way.tolerance)))
-    for reason in left_out:
-        name, _, why = reason.partition(": ")
+    for name, why in left_out.items():
         yield Checked(name, why=why)

@@ -34,8 +34,10 @@ class Way:
     learning: bool = False
 
 
-def ways_of(model: SavedModel, device: torch.device, compiled: bool) -> tuple[list[Way], list[str]]:
-    """Those that this machine has, and why the others are left out."""
+def ways_of(
+    model: SavedModel, device: torch.device, compiled: bool
+) -> tuple[list[Way], dict[str, str]]:
+    """Those that this machine has, and by name why the others are left out."""
     energy = model.denoiser.require_energy()
 
     def evaluating() -> Energy:
@@ -54,18 +56,18 @@ def ways_of(model: SavedModel, device: torch.device, compiled: bool) -> tuple[li
         Way("bf16-mixed, training", training, lambda: _autocast(device), BFLOAT16, True),
         Way("exported and loaded", lambda: _loaded(model, device)),
     ]
-    left_out = []
+    left_out = {}
     if device.type == "cuda":
         ways.append(Way("TF32, training", training, _tf32, TF32, True))
     else:
-        left_out.append(f"TF32: a {device.type} has none")
+        left_out["TF32"] = f"a {device.type} has none"
     if compiled and hasattr(energy, "compiler"):
         ways += [
             Way("compiled, sampling", lambda: _compiled(evaluating())),
             Way("compiled, training", lambda: _compiled(training()), learning=True),
         ]
     else:
-        left_out.append("compiled: " + ("left out" if not compiled else "a closed form is not"))
+        left_out["compiled"] = "a closed form is not" if compiled else "left out"
     return ways, left_out
 
 
