@@ -43,7 +43,16 @@ ROOMS: dict[str, set[str]] = {
     "completion": {"sampling", "potentials", "data", "saving", "training", "report"},
     "energydiff": {"energies", "saving"},
     "cli": {
-        *("energydiff", "energies", "sampling", "memory", "denoisers", "data", "saving"),
+        *(
+            "energydiff",
+            "energies",
+            "sampling",
+            "memory",
+            "potentials",
+            "denoisers",
+            "data",
+            "saving",
+        ),
         *("checking", "drawing", "landscape", "evaluation", "memorisation", "training", "report"),
         "completion",
     },

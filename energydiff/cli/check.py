@@ -12,6 +12,7 @@ from energydiff.checking import check
 from energydiff.cli.parser import function_parser
 from energydiff.cli.training import EnergyDiffCLI
 from energydiff.errors import UserError
+from energydiff.potentials.check import move_weights
 from energydiff.saving import SavedModel
 from energydiff.training.module import DiffusionModule
 
@@ -55,15 +56,10 @@ def examine(model: Path, device: str = "cpu", compiled: bool = False) -> bool:
 
 
 def untrained(config: Path) -> SavedModel:
-    """The model of a configuration, its weights moved, since layers that start at zero hide what
-    lies behind them."""
+    """The model of a configuration, its weights moved."""
     module = EnergyDiffCLI("fit", ["--config", str(config), "--trainer.logger", "false"]).model
     assert isinstance(module, DiffusionModule)
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.denoiser.parameters():
-            fan_in = parameter[0].numel() if parameter.ndim > 1 else 16
-            parameter.add_(torch.randn(parameter.shape, generator=draw), alpha=0.3 * fan_in**-0.5)
+    move_weights(module.denoiser)  # the command line has seeded them
     return module.saved_model()
 
 

@@ -53,6 +53,15 @@ def require_smooth(network: Network) -> None:
         _Check(network).run()
 
 
+def move_weights(network: nn.Module) -> None:
+    """Moves every weight a little, by PyTorch's random state: layers that start at zero hide what
+    lies behind them."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 16
+            parameter.add_(0.3 * fan_in**-0.5 * torch.randn_like(parameter))
+
+
 class InDouble(TorchFunctionMode):
     """Casts to float32 and tensors made in it are in float64: embeddings of time often are."""
 
@@ -79,9 +88,7 @@ class _Check:
         self.name = type(named).__name__
         self.is_field = isinstance(network, Backbone)
         self.network = copy.deepcopy(network).cpu().double().eval().requires_grad_(False)
-        for parameter in self.network.parameters():
-            fan_in = parameter[0].numel() if parameter.ndim > 1 else 16
-            parameter.add_(0.3 * fan_in**-0.5 * torch.randn_like(parameter))
+        move_weights(self.network)
         self.u, self.v = torch.randn(2, 3, *network.shape, dtype=torch.float64)
         self.c = torch.linspace(-0.8, 0.6, 3, dtype=torch.float64)
         classes = network.num_classes
