@@ -1,11 +1,11 @@
-# Everything happens in .venv and runs/ of this checkout.
+# Everything happens in .venv, runs/ and site/ of this checkout.
 PYTHON ?= python3
 BIN := .venv/bin
 export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
 export MPLCONFIGDIR := $(CURDIR)/.venv/cache/matplotlib
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/cache/inductor
 
-.PHONY: demo test slow check cost pretrained clean
+.PHONY: demo test slow check docs cost pretrained clean
 
 demo: .venv/installed  ## train, sample, certify and compare on real digits
 	$(BIN)/python -m benchmarks.demo
@@ -22,6 +22,9 @@ check: .venv/installed  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed  ## the documentation site, to be opened at site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 cost: .venv/installed  ## what an energy costs beside the same network without one
 	$(BIN)/python -m benchmarks.cost
 
@@ -36,4 +39,4 @@ pretrained: demo  ## remake the export in pretrained/
 	touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site
