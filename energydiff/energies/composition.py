@@ -8,7 +8,8 @@
 
 Each acts at one noise level σ. Convolution with noise passes through a mixture, so the mixture of
 true densities is one. It does not pass through a product or a power: those are no noised density of
-anything, ODE sampling of them is approximate, and what is right is the density at fixed σ.
+anything, ODE sampling of them is approximate, and what is right is the density at fixed σ, which
+``energydiff.sampling.SequentialMonteCarlo`` samples.
 
 Source: Hinton 2002 (products of experts); Ho & Salimans 2022 (arXiv:2207.12598), eq. 6; Du et al.
 2023 (arXiv:2302.11552).

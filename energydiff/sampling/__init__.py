@@ -5,6 +5,7 @@ from energydiff.sampling.armijo import Armijo
 from energydiff.sampling.certificate import Certificate, certify, rising
 from energydiff.sampling.choose import make_sampler, sampler_class
 from energydiff.sampling.churn import Churn
+from energydiff.sampling.diagnosis import Diagnosis
 from energydiff.sampling.dpm_solver import DPMSolver2M
 from energydiff.sampling.euler import Euler
 from energydiff.sampling.gradient_descent import GradientDescent, resting_norm
@@ -21,6 +22,7 @@ from energydiff.sampling.langevin import Langevin
 from energydiff.sampling.mala import MALA
 from energydiff.sampling.nesterov import Nesterov
 from energydiff.sampling.sampler import Sampler, SampleResult
+from energydiff.sampling.sequential_monte_carlo import SequentialMonteCarlo
 from energydiff.sampling.trace import Claims, Trace, join_traces
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Churn",
     "Claims",
     "DPMSolver2M",
+    "Diagnosis",
     "Euler",
     "GradientDescent",
     "Guarded",
@@ -40,6 +43,7 @@ __all__ = [
     "Nesterov",
     "SampleResult",
     "Sampler",
+    "SequentialMonteCarlo",
     "Trace",
     "certify",
     "geometric_sigmas",

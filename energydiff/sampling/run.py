@@ -10,6 +10,7 @@ from energydiff.energies.base import Denoiser
 from energydiff.errors import UserError
 from energydiff.random import SAMPLING, keyed_normal, keyed_uniform
 from energydiff.sampling.path import Step
+from energydiff.sampling.population import Resampled
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Move:
         free_energy: V(x', σ) at the noise it started from, (B,), if it was evaluated.
         answer: the model's at x' and the new noise, if it was asked.
         fallbacks: proposals refused, (B,), by a sampler that can refuse.
+        resampled: where x came from, by a sampler of populations.
     """
 
     x: Tensor
@@ -104,6 +106,7 @@ class Move:
     free_energy: Tensor | None = None
     answer: Answer | None = None
     fallbacks: Tensor | None = None
+    resampled: Resampled | None = None
 
 
 class Run:
@@ -155,7 +158,7 @@ class Run:
             if sigma != here.sigma:
                 after = move.free_energy
                 after = self.free_energy(move.x, here.sigma) if after is None else after
-        return Step(move.step_size, after, move.fallbacks)
+        return Step(move.step_size, after, move.fallbacks, move.resampled)
 
     def know(self, here: Point) -> None:
         """Evaluate a point that the sampler had no use for, if it is to be recorded."""
