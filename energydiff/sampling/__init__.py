@@ -3,6 +3,12 @@
 from energydiff.sampling.ancestral import Ancestral
 from energydiff.sampling.armijo import Armijo
 from energydiff.sampling.certificate import Certificate, certify, rising
+from energydiff.sampling.chains import (
+    ChainReport,
+    effective_sample_size,
+    report_chains,
+    split_rhat,
+)
 from energydiff.sampling.choose import make_sampler, sampler_class
 from energydiff.sampling.churn import Churn
 from energydiff.sampling.diagnosis import Diagnosis
@@ -31,6 +37,7 @@ __all__ = [
     "Ancestral",
     "Armijo",
     "Certificate",
+    "ChainReport",
     "Churn",
     "Claims",
     "DPMSolver2M",
@@ -46,13 +53,16 @@ __all__ = [
     "SequentialMonteCarlo",
     "Trace",
     "certify",
+    "effective_sample_size",
     "geometric_sigmas",
     "given_sigmas",
     "join_traces",
     "karras_sigmas",
     "linear_sigmas",
     "make_sampler",
+    "report_chains",
     "resting_norm",
     "rising",
     "sampler_class",
+    "split_rhat",
 ]

@@ -65,13 +65,14 @@ class Point:
         return Point(self.run, _replaced(self.x, rows, x), self.sigma, Answer(*merged))
 
     def unless(self, taken: Tensor, there: "Point") -> "Point":
-        """This point, and ``there`` where ``taken``, (B,): of energies, at the same σ."""
+        """This point, and ``there`` where ``taken``, (B,): at the same σ."""
         wide = taken.view(-1, *[1] * (self.x.ndim - 1))
-        answer = Answer(
-            torch.where(wide, there.residual, self.residual),
-            torch.where(taken, there.energy, self.energy),
-            torch.where(taken, there.free_energy, self.free_energy),
-        )
+        here, new = self.answer, there.answer
+        answer = Answer(torch.where(wide, new.residual, here.residual))
+        if here.energy is not None:
+            energy = torch.where(taken, there.energy, self.energy)
+            free_energy = torch.where(taken, there.free_energy, self.free_energy)
+            answer = Answer(answer.residual, energy, free_energy)
         return Point(self.run, torch.where(wide, there.x, self.x), self.sigma, answer)
 
     def _of_an_energy(self, value: Tensor | None) -> Tensor:

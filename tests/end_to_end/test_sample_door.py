@@ -171,6 +171,13 @@ def test_a_sampler_of_ones_own_goes_by_its_import_path(
         assert written["descent_claim"] == ("enforced" if number else "observed")
 
 
+def test_chains_are_told_of(export, door, out: Path) -> None:
+    options = ["--sampler", "mala", "--sampler_options.updates", 4, "-n", 3, "--steps", 2]
+    done = door("sample", export(), *options, "--out", out)
+    assert done.code == 0 and "3 chains of 5 draws" in done.out
+    assert read_json(out / "certificate.json")["diagnosis"]["rhat"] >= 0.9
+
+
 def test_populations_are_told_of_and_take_labels_in_turn(export, door, out: Path) -> None:
     options = ["--sampler", "smc", "--sampler_options.particles", 4, "-n", 8, "--steps", 3]
     done = door("sample", export(classes=2), *options, "--label", "all", "--out", out)
