@@ -12,14 +12,14 @@ from torch import Tensor
 
 from energydiff.energies import Energy, GaussianMixture, Mixture, Negation, Sum
 from energydiff.report.style import PALETTE, bare, figure
-from energydiff.sampling import Heun, karras_sigmas
+from energydiff.sampling import Heun, SequentialMonteCarlo, karras_sigmas
 
 HIGH, LOW, REACH = 10.0, 0.05, 3.2
 NATS = 12  # shown above the lowest energy
 
 
 def main() -> None:
-    """Five energies, each with samples from the ODE and from Langevin dynamics after it."""
+    """Five energies, each with samples from the ODE and by sequential Monte Carlo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images/composition.png"))
     out = parser.parse_args().out
@@ -44,8 +44,8 @@ def main() -> None:
             height = energy(grid, LOW).view(161, 161).T
             height = (height - height.min()).clamp(max=NATS)
             axes.contourf(axis, axis, height, levels=24, cmap="Greys_r")
-            ode, settled = samples(energy, 200)
-            for points, colour in ((ode, PALETTE[1]), (settled, PALETTE[5])):
+            ode, exact = samples(energy, 200)
+            for points, colour in ((ode, PALETTE[1]), (exact, PALETTE[5])):
                 axes.scatter(*points.T, s=4, color=colour, linewidths=0)
             axes.set(title=title, xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
             bare(axes)
@@ -53,14 +53,12 @@ def main() -> None:
 
 
 def samples(energy: Energy, count: int) -> tuple[Tensor, Tensor]:
-    """At the end of Heun's method, and after 200 Langevin steps at the lowest noise from there."""
-    ode = Heun(karras_sigmas(20, LOW, HIGH))(energy, seeds=range(count), trace=False).samples
-    generator, step = torch.Generator().manual_seed(0), 0.003
-    x = ode
-    for _ in range(200):
-        noise = torch.randn(x.shape, generator=generator)
-        x = x + step * energy.score(x, LOW) + math.sqrt(2 * step) * noise
-    return ode, x
+    """By Heun's method, and one in ten of a population; both at the lowest noise."""
+    sigmas = karras_sigmas(20, LOW, HIGH)
+    ode = Heun(sigmas)(energy, seeds=range(count), trace=False).samples
+    population = SequentialMonteCarlo(sigmas, particles=10 * count)
+    exact = population(energy, seeds=range(10 * count), trace=False).samples
+    return ode, exact[::10]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/references.md"
-_NAME = r"(?:[A-ZÀ-ÖØ-ÞĀ-Ž][\w'’\-]+(?: Van [A-Z]\w+)?|E(?= et al))"
+_NAME = r"(?:(?:Del )?[A-ZÀ-ÖØ-ÞĀ-Ž][\w'’\-]+(?: Van [A-Z]\w+)?|E(?= et al))"
 _YEAR = r"(?:18|19|20)\d\d[a-z]?\b"
 CITATION = re.compile(
     rf"({_NAME}(?: et al\.|(?:, {_NAME})*,? (?:&|and) (?:Van )?{_NAME})?),?"

@@ -124,10 +124,13 @@ def sample(
     )
     if not is_first_rank():
         return None
-    sampled = write_sampling(samples, columns=len(classes) if len(classes) > 1 else None)
+    in_turn = len(classes) > 1 and method.population == 1
+    sampled = write_sampling(samples, len(classes) if in_turn else None, method.diagnose)
     Console().print(_table(sampled, num_samples, time.perf_counter() - start, out, label))
     none = "There is no certificate: nothing was recorded, or the model has no energy."
     print(sampled.certificate or none)
+    if sampled.diagnosis is not None:
+        print(sampled.diagnosis)
     warn_of_range(sampled.outside_range, num_samples)
     return sampled.certificate
 

@@ -17,11 +17,14 @@ from energydiff.sampling import Sampler, SampleResult
 class Drawing:
     """How samples are drawn: number i depends on (seed, i) alone, wherever and beside whatever.
 
+    Of a sampler of populations, one depends on all the numbers of its population: P consecutive
+    ones from a multiple of P on.
+
     Attributes:
         seed: of the whole set, 0 to 2³¹ − 1.
-        labels: class indices; samples take them in turn, by their number. None for a model's whole
-            distribution.
-        batch_size: samples at a time on each device.
+        labels: class indices; samples, or populations of them, take them in turn, by their number.
+            None for a model's whole distribution.
+        batch_size: samples at a time on each device; whole populations, and one at the least.
         devices, accelerator: as in Lightning.
     """
 
@@ -59,7 +62,8 @@ class Drawing:
         label = None
         if self.labels:
             device = next(iter(denoiser.state_dict().values())).device
-            own = [self.labels[number % len(self.labels)] for number in numbers]
+            turns = [number // sampler.population for number in numbers]
+            own = [self.labels[turn % len(self.labels)] for turn in turns]
             label = torch.tensor(own, device=device)
         seeds = [sample_seed(self.seed, number) for number in numbers]
         return sampler(denoiser, seeds=seeds, label=label, trace=trace, on_step=on_step)

@@ -62,6 +62,11 @@ def run(
     for label in how.labels:
         if not 0 <= label < denoiser.num_classes:
             raise UserError(f"label is {label}, but this model has {denoiser.num_classes} classes.")
+    if numbers.start % sampler.population or len(numbers) % sampler.population:
+        raise UserError(
+            f"{len(numbers)} samples from number {numbers.start} on are no whole populations of"
+            f" {sampler.population}: draw a multiple of that."
+        )
     quiet_lightning()
     try:
         trainer = pl.Trainer(
@@ -133,11 +138,13 @@ class _RankBatches(IterableDataset[Sequence[int]]):
     def __iter__(self) -> Iterator[Sequence[int]]:
         ranks, size = self.trainer.world_size, self._size(self.trainer.world_size)
         known = from_first_rank(self.skip)
+        together = self.module.sampler.population  # known only if all of them are
         every = [
             list(run)
             for start in range(0, len(self.numbers), size)
             for known_run, run in groupby(
-                self.numbers[start : start + size], lambda number: number in known
+                self.numbers[start : start + size],
+                lambda number: all(n in known for n in _population(number, together)),
             )
             if not known_run
         ]
@@ -147,8 +154,16 @@ class _RankBatches(IterableDataset[Sequence[int]]):
         return iter(mine)
 
     def _size(self, ranks: int) -> int:
-        """Numbers to a batch: as many as was said, and of few samples a share for each rank."""
-        return min(self.how.batch_size, math.ceil(len(self.numbers) / ranks))
+        """Numbers to a batch: as many as was said, and of few samples a share for each rank; in
+        whole populations."""
+        population = self.module.sampler.population
+        share = math.ceil(len(self.numbers) / population / ranks)
+        return population * max(1, min(self.how.batch_size // population, share))
+
+
+def _population(number: int, size: int) -> range:
+    """All numbers of the population that one is of."""
+    return range(start := number - number % size, start + size)
 
 
 def _exchanged(mine: deque[Piece]) -> Iterator[Piece]:

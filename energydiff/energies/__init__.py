@@ -6,6 +6,7 @@ from energydiff.energies.empirical import EmpiricalData
 from energydiff.energies.inverse import LinearInverse
 from energydiff.energies.mixture import GaussianMixture
 from energydiff.energies.noise_range import NoiseRange
+from energydiff.energies.score_sum import ScoreSum
 
 __all__ = [
     "Denoiser",
@@ -17,6 +18,7 @@ __all__ = [
     "Mixture",
     "Negation",
     "NoiseRange",
+    "ScoreSum",
     "Sum",
     "Temperature",
 ]

@@ -8,7 +8,8 @@
 
 Each acts at one noise level σ. Convolution with noise passes through a mixture, so the mixture of
 true densities is one. It does not pass through a product or a power: those are no noised density of
-anything, ODE sampling of them is approximate, and what is right is the density at fixed σ.
+anything, ODE sampling of them is approximate, and what is right is the density at fixed σ, which
+``energydiff.sampling.SequentialMonteCarlo`` samples.
 
 Source: Hinton 2002 (products of experts); Ho & Salimans 2022 (arXiv:2207.12598), eq. 6; Du et al.
 2023 (arXiv:2302.11552).
@@ -16,7 +17,7 @@ Source: Hinton 2002 (products of experts); Ho & Salimans 2022 (arXiv:2207.12598)
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,17 +32,24 @@ Weights = Sequence[float] | Tensor
 class Composition(Energy):
     """E = f(E_1, …, E_K) with ∇E = Σ_k (∂f/∂E_k) ∇E_k. A subclass writes ``combine``.
 
-    A label goes to the members that take labels, which must all have the same classes.
+    A label goes to the members that take labels, which must all have the same classes, unless each
+    was given one of its own.
 
     Args:
         energies: the K members, energies of samples of one shape.
         weights: w_k, (K,).
+        labels: class of each member for good, (K,), −1 where it is to be asked without.
 
     Raises:
         NoEnergyError: a member is an unconstrained denoiser.
     """
 
-    def __init__(self, energies: Sequence[Denoiser], weights: Weights) -> None:
+    def __init__(
+        self,
+        energies: Sequence[Denoiser],
+        weights: Weights,
+        labels: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         name = type(self).__name__
         members = [_energy(name, energy) for energy in energies]
@@ -56,7 +64,10 @@ class Composition(Energy):
         shapes = sorted({tuple(member.shape) for member in members})
         if len(shapes) > 1:
             raise UserError(f"{name} needs energies of samples of one shape, got {shapes}.")
+        self.labels = None if labels is None else _own_labels(members, labels)
         classes = sorted({member.num_classes for member in members} - {0})
+        if labels is not None:
+            classes = []  # the caller has none to choose
         if len(classes) > 1:
             raise UserError(f"{name} needs labelled energies of the same classes, got {classes}.")
         self.shape = shapes[0]
@@ -71,23 +82,23 @@ class Composition(Energy):
         """E (B,) and its slopes ∂E/∂E_k (K, B) from the members' E_k (K, B)."""
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        energies = [member(x, sigma, own) for member, own in self._labelled(label)]
+        energies = [member(x, sigma, own) for member, own in self._labelled(x, label)]
         return self.combine(torch.stack(energies))[0]
 
     def gradient(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """From the members' own, each by its closed form where it has one."""
-        parts = [member.value_and_grad(x, sigma, own) for member, own in self._labelled(label)]
+        parts = [member.value_and_grad(x, sigma, own) for member, own in self._labelled(x, label)]
         energy, slopes = self.combine(torch.stack([value for value, _ in parts]))
         terms = [per_sample(s, g) * g for s, (_, g) in zip(slopes, parts, strict=True)]
         return energy, torch.stack(terms).sum(0)
 
-    def _labelled(self, label: Tensor | None) -> list[tuple[Energy, Tensor | None]]:
+    def _labelled(self, x: Tensor, label: Tensor | None) -> Iterator[tuple[Energy, Tensor | None]]:
         """Each member with the label it is to be given."""
-        pairs = []
-        for member in self.members:
+        for index, member in enumerate(self.members):
             assert isinstance(member, Energy)
-            pairs.append((member, label if member.num_classes else None))
-        return pairs
+            if self.labels is not None:
+                label = torch.full((len(x),), self.labels[index], device=x.device)
+            yield member, label if member.num_classes else None
 
     def extra_repr(self) -> str:
         return f"weights={self.weights}"
@@ -101,10 +112,17 @@ class Sum(Composition):
     Args:
         energies: the K members.
         weights: any finite numbers, (K,); 1 if not given.
+        labels: class of each member for good, (K,), −1 for none: ``Sum([m, m], labels=[3, 8])`` is
+            the product of two classes of one model.
     """
 
-    def __init__(self, energies: Sequence[Denoiser], weights: Weights | None = None) -> None:
-        super().__init__(energies, [1.0] * len(energies) if weights is None else weights)
+    def __init__(
+        self,
+        energies: Sequence[Denoiser],
+        weights: Weights | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(energies, [1.0] * len(energies) if weights is None else weights, labels)
 
     def combine(self, energies: Tensor) -> tuple[Tensor, Tensor]:
         weights = energies.new_tensor(self.weights)[:, None].expand_as(energies)
@@ -148,7 +166,7 @@ class Mixture(Composition):
         if not all(0 < share < math.inf for share in shares):
             raise UserError(f"weights of a Mixture must be positive numbers, got {shares}.")
         super().__init__(energies, [share / sum(shares) for share in shares])
-        self.exact = all(member.exact for member, _ in self._labelled(None))
+        self.exact = all(bool(member.exact) for member in self.members)
 
     def combine(self, energies: Tensor) -> tuple[Tensor, Tensor]:
         logits = energies.new_tensor(self.weights).log()[:, None] - energies
@@ -207,6 +225,18 @@ def _twice(x: Tensor, sigma: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Ten
     """The batch with its labels, then again without."""
     unlabelled = torch.full_like(label, -1)
     return torch.cat([x, x]), sigma.repeat(2), torch.cat([label, unlabelled])
+
+
+def _own_labels(members: Sequence[Energy], labels: Sequence[int]) -> tuple[int, ...]:
+    """``UserError`` unless there is one for each, −1 or a class that it has."""
+    counts = [member.num_classes for member in members]
+    fit = len(labels) == len(counts)
+    if not fit or not all(-1 <= own < n for own, n in zip(labels, counts, strict=True)):
+        raise UserError(
+            f"labels must be {len(counts)} classes, one per energy or -1 for none, of"
+            f" {counts} classes each; got {list(labels)}."
+        )
+    return tuple(labels)
 
 
 def _common_noise(name: str, members: Sequence[Energy]) -> NoiseRange | None:

@@ -48,6 +48,7 @@ class LinearInverse(Energy):
                 f"sigma_y is {sigma_y} and sigma_data {sigma_data}; both must be positive."
             )
         self.prior, self.shape, self.num_classes = prior, prior.shape, prior.num_classes
+        self.densities = prior.densities
         self.noise, self.sigma_y, self.sigma_data = prior.noise, sigma_y, sigma_data
         # In the eigenbasis of A Aᵀ, Σ is diagonal.
         rows = operator.flatten(1)

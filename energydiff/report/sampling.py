@@ -15,7 +15,7 @@ from energydiff.report.free_energy import free_energy_plot
 from energydiff.report.sample_set import SampleSet
 from energydiff.report.samples import sample_grid
 from energydiff.report.trace import load_trace, write_trace
-from energydiff.sampling import Certificate, Trace, certify, join_traces
+from energydiff.sampling import Certificate, Diagnosis, Trace, certify, join_traces
 
 FAR = 3.0  # times the data's range beyond which samples are not like data
 SHOWN_IN_GRID = 400
@@ -28,6 +28,7 @@ class Sampled:
 
     Attributes:
         certificate: of all of them, ``None`` without a record.
+        diagnosis: what the sampler says of them from the record, if anything.
         nfe, energy_evaluations: as in :class:`~energydiff.sampling.SampleResult`.
     """
 
@@ -35,23 +36,31 @@ class Sampled:
     nfe: int
     energy_evaluations: int
     outside_range: "OutsideRange"
+    diagnosis: Diagnosis | None = None
 
 
-def write_sampling(samples: SampleSet, columns: int | None = None) -> Sampled:
+def write_sampling(
+    samples: SampleSet,
+    columns: int | None = None,
+    diagnose: Callable[[Trace], Diagnosis | None] = lambda _: None,
+) -> Sampled:
     """Make of the parts of a set the files that it leaves, or read what a finished one came to.
 
     ``samples.npz`` (``samples`` in model coordinates, ``raw`` in data units, and ``images`` as
     uint8 (N, H, W, C)), ``grid.png`` of the first 400; with a record also ``trace.npz``,
     ``trace.json``, ``free_energy.png`` with the curves of the first 500, and
     ``certificate.json``. Only the record of all samples is ever in memory, and of the samples a
-    part. ``columns`` are those of the grid.
+    part. ``columns`` are those of the grid; ``diagnose`` is the sampler's.
 
     Raises:
         UserError: a sample is missing, or, as of an image, not finite.
     """
     if (done := samples.finished) is not None:
-        certificate = certify(load_trace(samples.out)) if samples.record else None
-        return Sampled(certificate, done["nfe"], done["energy_evaluations"], _outside(done))
+        trace = load_trace(samples.out) if samples.record else None
+        return Sampled(
+            *(certify(trace) if trace else None, done["nfe"], done["energy_evaluations"]),
+            *(_outside(done), diagnose(trace) if trace else None),
+        )
     records = list(samples.records())
     nfe = max(record.nfe for record in records)
     energy_evaluations = max(record.energy_evaluations for record in records)
@@ -59,10 +68,12 @@ def write_sampling(samples: SampleSet, columns: int | None = None) -> Sampled:
     outside = outside_range(reached)
     cost = {"nfe": nfe, "energy_evaluations": energy_evaluations}
     beside = {**cost, "outside_range": vars(outside)}
-    certificate = None
+    certificate = diagnosis = None
     if samples.record:  # first: it explains samples that cannot be drawn
         trace = join_traces([record.trace for record in records if record.trace is not None])
-        certificate = _write_record(trace, samples, beside)
+        diagnosis = diagnose(trace)
+        told = {} if diagnosis is None else {"diagnosis": diagnosis.as_dict()}
+        certificate = _write_record(trace, samples, beside | told)
     if samples.are_images and not reached.isfinite().all():
         number = int(reached.isfinite().int().argmin())
         raise UserError(f"Sample {number} holds values that are not finite.")
@@ -71,7 +82,7 @@ def write_sampling(samples: SampleSet, columns: int | None = None) -> Sampled:
         grid, normalization = samples.out / "grid.png", samples.model.normalization
         sample_grid(_first(samples), normalization, grid, columns)
     samples.finish(beside)
-    return Sampled(certificate, nfe, energy_evaluations, outside)
+    return Sampled(certificate, nfe, energy_evaluations, outside, diagnosis)
 
 
 @dataclass(frozen=True)

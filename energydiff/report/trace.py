@@ -23,6 +23,12 @@ TRACE_MEANING = {
     " guard shortened it: an exact energy's Euler step has descent <= -bound, (steps, samples)",
     "x_norm": "norm of x at each point, the scale of its rounding, (points, samples)",
     "fallbacks": "proposals refused at each step, by a guard or by Metropolis, (steps, samples)",
+    "ancestor": "place in its population that the line of each sample held at each point,"
+    " (points, samples); all other arrays are along these lines",
+    "ess": "effective sample size of its population after each step, before resampling,"
+    " (steps, samples)",
+    "log_normalizer": "its population's estimate of log of the integral of exp(-E(x, sigma)) after"
+    " each step, (steps, samples)",
 }
 SEAL = ("claim", "descent_claim", "landscape_claim", "digest")
 RECORD = ("trace.npz", "trace.json", "free_energy.png", "certificate.json")

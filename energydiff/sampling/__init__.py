@@ -3,8 +3,15 @@
 from energydiff.sampling.ancestral import Ancestral
 from energydiff.sampling.armijo import Armijo
 from energydiff.sampling.certificate import Certificate, certify, rising
+from energydiff.sampling.chains import (
+    ChainReport,
+    effective_sample_size,
+    report_chains,
+    split_rhat,
+)
 from energydiff.sampling.choose import make_sampler, sampler_class
 from energydiff.sampling.churn import Churn
+from energydiff.sampling.diagnosis import Diagnosis
 from energydiff.sampling.dpm_solver import DPMSolver2M
 from energydiff.sampling.euler import Euler
 from energydiff.sampling.gradient_descent import GradientDescent, resting_norm
@@ -21,6 +28,7 @@ from energydiff.sampling.langevin import Langevin
 from energydiff.sampling.mala import MALA
 from energydiff.sampling.nesterov import Nesterov
 from energydiff.sampling.sampler import Sampler, SampleResult
+from energydiff.sampling.sequential_monte_carlo import SequentialMonteCarlo
 from energydiff.sampling.trace import Claims, Trace, join_traces
 
 __all__ = [
@@ -29,9 +37,11 @@ __all__ = [
     "Ancestral",
     "Armijo",
     "Certificate",
+    "ChainReport",
     "Churn",
     "Claims",
     "DPMSolver2M",
+    "Diagnosis",
     "Euler",
     "GradientDescent",
     "Guarded",
@@ -40,15 +50,19 @@ __all__ = [
     "Nesterov",
     "SampleResult",
     "Sampler",
+    "SequentialMonteCarlo",
     "Trace",
     "certify",
+    "effective_sample_size",
     "geometric_sigmas",
     "given_sigmas",
     "join_traces",
     "karras_sigmas",
     "linear_sigmas",
     "make_sampler",
+    "report_chains",
     "resting_norm",
     "rising",
     "sampler_class",
+    "split_rhat",
 ]

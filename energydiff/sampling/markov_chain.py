@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from energydiff.errors import UserError
+from energydiff.sampling.chains import LEAST, ChainReport, report_chains
 from energydiff.sampling.grids import level_grid
 from energydiff.sampling.run import Move, Point, Run
 from energydiff.sampling.sampler import Sampler
+from energydiff.sampling.trace import Trace
 
 
 class MarkovChain(Sampler):
@@ -41,12 +43,20 @@ class MarkovChain(Sampler):
         super().__init__(level_grid(sigmas, updates), final_denoise)
         self.step_size = step_size
 
+    def diagnose(self, trace: Trace) -> ChainReport | None:
+        """By E and ‖x‖ at the lowest noise, all moves there but a final denoising; None if few."""
+        assert trace.x_norm is not None
+        points = len(trace.sigma) - self.final_denoise
+        first = int((trace.sigma > trace.sigma[-1]).sum())
+        statistics = {"E": trace.energy[first:points], "‖x‖": trace.x_norm[first:points]}
+        return report_chains(statistics) if points - first >= LEAST else None
+
 
 class Metropolis(MarkovChain):
-    """Chains whose proposals are accepted or refused one sample at a time, from true energies.
+    """Chains whose proposals are accepted or refused one sample at a time.
 
     A refused proposal leaves the sample where it is and counts among the trace's ``fallbacks``.
-    (Metropolis et al. 1953, Hastings 1970.) The model must be an energy.
+    (Metropolis et al. 1953, Hastings 1970.) The model must be an energy, but for MALA on a line.
     """
 
     needs_energy = True
@@ -62,7 +72,7 @@ class Metropolis(MarkovChain):
         return Move(
             there.x,
             self.step_size,
-            there.free_energy,
+            there.answer.free_energy,
             there.answer if sigma == here.sigma else None,
             (~taken).to(torch.int64),
         )

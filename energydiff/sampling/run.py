@@ -10,6 +10,7 @@ from energydiff.energies.base import Denoiser
 from energydiff.errors import UserError
 from energydiff.random import SAMPLING, keyed_normal, keyed_uniform
 from energydiff.sampling.path import Step
+from energydiff.sampling.population import Resampled
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,14 @@ class Point:
         return Point(self.run, _replaced(self.x, rows, x), self.sigma, Answer(*merged))
 
     def unless(self, taken: Tensor, there: "Point") -> "Point":
-        """This point, and ``there`` where ``taken``, (B,): of energies, at the same σ."""
+        """This point, and ``there`` where ``taken``, (B,): at the same σ."""
         wide = taken.view(-1, *[1] * (self.x.ndim - 1))
-        answer = Answer(
-            torch.where(wide, there.residual, self.residual),
-            torch.where(taken, there.energy, self.energy),
-            torch.where(taken, there.free_energy, self.free_energy),
-        )
+        here, new = self.answer, there.answer
+        answer = Answer(torch.where(wide, new.residual, here.residual))
+        if here.energy is not None:
+            energy = torch.where(taken, there.energy, self.energy)
+            free_energy = torch.where(taken, there.free_energy, self.free_energy)
+            answer = Answer(answer.residual, energy, free_energy)
         return Point(self.run, torch.where(wide, there.x, self.x), self.sigma, answer)
 
     def _of_an_energy(self, value: Tensor | None) -> Tensor:
@@ -97,6 +99,7 @@ class Move:
         free_energy: V(x', σ) at the noise it started from, (B,), if it was evaluated.
         answer: the model's at x' and the new noise, if it was asked.
         fallbacks: proposals refused, (B,), by a sampler that can refuse.
+        resampled: where x came from, by a sampler of populations.
     """
 
     x: Tensor
@@ -104,6 +107,7 @@ class Move:
     free_energy: Tensor | None = None
     answer: Answer | None = None
     fallbacks: Tensor | None = None
+    resampled: Resampled | None = None
 
 
 class Run:
@@ -155,7 +159,7 @@ class Run:
             if sigma != here.sigma:
                 after = move.free_energy
                 after = self.free_energy(move.x, here.sigma) if after is None else after
-        return Step(move.step_size, after, move.fallbacks)
+        return Step(move.step_size, after, move.fallbacks, move.resampled)
 
     def know(self, here: Point) -> None:
         """Evaluate a point that the sampler had no use for, if it is to be recorded."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from energydiff.energies.base import Denoiser, require_labels
 from energydiff.errors import UserError
 from energydiff.random import SAMPLING, as_indices, keyed_normal
+from energydiff.sampling.diagnosis import Diagnosis
 from energydiff.sampling.grids import given_sigmas
 from energydiff.sampling.path import Step, follow
 from energydiff.sampling.run import Move, Point, Run
@@ -59,6 +60,8 @@ class Sampler(ABC):
         descends: every step is covered by the descent theorem if the energy is exact.
         stochastic: draws noise along the way.
         needs_energy: refuses a model that has none.
+        population: how many samples, with consecutive seeds, depend on each other and have to be
+            drawn together.
         repeats: makes several moves at a noise level, which stands in ``sigmas`` as often.
     """
 
@@ -68,6 +71,7 @@ class Sampler(ABC):
     descends: bool = False
     stochastic: bool = False
     needs_energy: bool = False
+    population: int = 1
     repeats: bool = False
 
     def __init__(self, sigmas: Sequence[float] | Tensor, final_denoise: bool = False) -> None:
@@ -100,6 +104,11 @@ class Sampler(ABC):
     def stays(self) -> bool:
         """At one noise level, so that V has no landscape part."""
         return bool(self.sigmas[0] == self.sigmas[-1])
+
+    def diagnose(self, trace: Trace) -> Diagnosis | None:
+        """How far the samples can be relied on, by the trace of all of them; of most samplers there
+        is nothing to say."""
+        return None
 
     def claims(self, model: Denoiser) -> Claims:
         """What kind of statement a certificate on this model would be."""

@@ -55,6 +55,11 @@ class Trace:
         x_norm: ‖x_k‖, (steps + 1, B), the scale of the rounding of x; ``None`` if not recorded.
         fallbacks: proposals refused at each step (a guard's, or Metropolis'), (steps, B) integers;
             ``None`` for a sampler that refuses none.
+        ancestor: place in its population of the line that leads to each sample, (steps + 1, B); the
+            other arrays are along these lines. ``None`` without populations, as are the next two.
+        ess: effective sample size of its population after each step, before it was resampled,
+            (steps, B).
+        log_normalizer: estimate of log ∫ exp(−E(x, σ)) dx by its population, (steps, B).
         digest: SHA-256 of all of the above, taken when the trace is made. An array changed later,
             or ``dataclasses.replace``, no longer fits it: the seal finds slips, not forgers.
     """
@@ -71,6 +76,9 @@ class Trace:
     landscape_claim: Claim = "observed"
     x_norm: Tensor | None = None
     fallbacks: Tensor | None = None
+    ancestor: Tensor | None = None
+    ess: Tensor | None = None
+    log_normalizer: Tensor | None = None
     digest: str = ""
 
     def __post_init__(self) -> None:

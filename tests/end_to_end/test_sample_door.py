@@ -171,6 +171,27 @@ def test_a_sampler_of_ones_own_goes_by_its_import_path(
         assert written["descent_claim"] == ("enforced" if number else "observed")
 
 
+def test_chains_are_told_of(export, door, out: Path) -> None:
+    options = ["--sampler", "mala", "--sampler_options.updates", 4, "-n", 3, "--steps", 2]
+    done = door("sample", export(), *options, "--out", out)
+    assert done.code == 0 and "3 chains of 5 draws" in done.out
+    assert read_json(out / "certificate.json")["diagnosis"]["rhat"] >= 0.9
+
+
+def test_populations_are_told_of_and_take_labels_in_turn(export, door, out: Path) -> None:
+    options = ["--sampler", "smc", "--sampler_options.particles", 4, "-n", 8, "--steps", 3]
+    done = door("sample", export(classes=2), *options, "--label", "all", "--out", out)
+    assert done.code == 0, done.err
+    assert "2 populations of 4: the effective sample size was at least" in done.out
+    told = read_json(out / "certificate.json")["diagnosis"]
+    assert told["populations"] == 2 and 1 <= told["ess"] <= 4
+    assert arrays(out / "trace.npz")["ancestor"].shape == (3 + 2, 8)
+    certify(load_trace(out))
+    (out / "again").mkdir()
+    part = door("sample", export(), *options[:4], "-n", 6, "--out", out / "again")
+    assert "6 samples from number 0 on are no whole populations of 4" in part.sentence
+
+
 def test_descent_required_of_a_stochastic_sampler_is_a_sentence(export, door, out: Path) -> None:
     options = ["--sampler", "ancestral", "--require_descent", "--out", out]
     assert "cannot be met by ancestral" in door("sample", export(), *options).sentence

@@ -74,6 +74,20 @@ def test_a_killed_run_is_gone_on_with_to_the_same_bytes(
     assert certify(load_trace(out)).samples == COUNT
 
 
+def test_populations_are_gone_on_with_whole(sample, export, drawn: Drawn, tmp_path: Path) -> None:
+    """A batch of three is one population of two."""
+    model, out, whole = export(), tmp_path / "out", tmp_path / "whole"
+    options = ("--sampler", "smc", "--sampler_options.particles", 2)
+    assert sample(model, out, 4, *options).code == 0
+    drawn.clear()
+    done = sample(model, out, 8, *options)
+    assert done.code == 0 and drawn == [[4, 5], [6, 7]]
+    again = sample(model, out, 8, *options)
+    assert again.out.splitlines()[-1] == done.out.splitlines()[-1] != ""
+    assert sample(model, whole, 8, *options).code == 0
+    assert contents(out) == contents(whole)
+
+
 def test_the_same_command_again_draws_nothing_and_says_the_same(
     sample, export, drawn: Drawn, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from energydiff.energies import (
     Guidance,
     Mixture,
     Negation,
+    ScoreSum,
     Sum,
     Temperature,
 )
@@ -349,6 +350,20 @@ def test_a_label_goes_to_the_members_that_take_one() -> None:
             question(x, 0.5, label)
 
 
+def test_members_may_have_classes_of_their_own() -> None:
+    """Two classes of one model, and a member without; a caller has no label to give."""
+    model, x = learned(num_classes=3), normal(0, 4, DIM)
+    energy = Sum([model, model, lump()], [1.0, 2.0, 1.0], labels=[0, 2, -1])
+    assert energy.num_classes == 0
+    first, second = (model(x, 0.5, torch.full((4,), own)) for own in (0, 2))
+    assert_close(energy(x, 0.5), first + 2 * second + lump()(x, 0.5))
+    expected = torch.autograd.functional.jacobian(lambda x: energy(x, 0.5).sum(), x)
+    assert_close(energy.value_and_grad(x, 0.5)[1], expected)
+    scores = ScoreSum([model, model, lump()], [1.0, 2.0, 1.0], [0, 2, -1])
+    assert_close(scores.denoise(x, 0.5), energy.denoise(x, 0.5))
+    assert scores.energy is None and scores.noise == model.noise
+
+
 @pytest.mark.parametrize("make", [COMPOSED["sum"], COMPOSED["guidance"]], ids=["sum", "guidance"])
 def test_samples_and_labels_that_do_not_fit_are_refused(make: Callable[[], Energy]) -> None:
     """In the composition's own name and numbers."""
@@ -371,6 +386,9 @@ MISTAKES = {
     "shapes": (lambda: Mixture([lump(), learned(shape=(2,))]), r"one shape.*\(2,\), \(3,\)"),
     "classes": (lambda: Sum([learned(2), learned(3)]), r"same classes, got \[2, 3\]"),
     "too few weights": (lambda: Sum([lump(), lump()], [1.0]), "2 finite numbers"),
+    "too few labels": (lambda: Sum([lump(), lump()], labels=[-1]), "labels must be 2 classes"),
+    "a label there is not": (lambda: Sum([learned(2)], labels=[2]), r"of \[2\] classes each"),
+    "no weights of scores": (lambda: ScoreSum([lump()], [], [-1]), "1 of shapes.*0 weights"),
     "infinite weight": (lambda: Sum([lump()], [float("inf")]), "1 finite numbers"),
     "weights not a number": (lambda: Mixture([lump()], [float("nan")]), "positive numbers"),
     "zero weight": (lambda: Mixture([lump(), lump()], [1.0, 0.0]), "positive numbers"),

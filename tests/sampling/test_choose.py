@@ -24,7 +24,7 @@ from energydiff.sampling.run import Point, Run
 SIGMAS = karras_sigmas(4, 0.1, 5.0)
 NAMES = (
     *("ancestral", "armijo", "churn", "dpm_solver_2m", "euler", "gradient_descent"),
-    *("heun", "hmc", "langevin", "mala", "nesterov"),
+    *("heun", "hmc", "langevin", "mala", "nesterov", "smc"),
 )
 
 
@@ -111,7 +111,7 @@ def test_an_heir_does_not_bear_its_parents_name() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("rk4", {}, "choose ancestral, armijo, .*nesterov, guarded_ before one"),
+        ("rk4", {}, "choose ancestral, armijo, .*nesterov, smc, guarded_ before one"),
         ("Heun", {}, "which this package does not have"),
         ("nowhere.Mine", {}, "--import nowhere"),
         ("torch.Tensor", {}, "no Sampler"),

@@ -23,6 +23,7 @@ from energydiff.sampling import (
     Langevin,
     Nesterov,
     Sampler,
+    SequentialMonteCarlo,
     certify,
     join_traces,
     karras_sigmas,
@@ -36,14 +37,15 @@ SAMPLERS: dict[str, Sampler] = {
         *(kind(SIGMAS, True) for kind in (*DOWN_NOISE, Ancestral, Churn)),
         *(Guarded(kind(SIGMAS, True)) for kind in DOWN_NOISE),
         *(kind(SIGMAS, True, updates=2) for kind in (Langevin, MALA, HMC)),
+        SequentialMonteCarlo(SIGMAS, True, particles=1),  # populations have tests of their own
         *(kind(6, 0.5, 0.0, 0.5) for kind in (GradientDescent, Nesterov, Armijo)),
         Guarded(GradientDescent(6, 0.5, 0.0, 0.5)),
     )
 }
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 GUARDS = (*(name for name in SAMPLERS if name.startswith("guarded_")), "armijo")
-PROPOSERS = (*GUARDS, "mala", "hmc")
-STOCHASTIC = ("ancestral", "churn", "langevin", "mala", "hmc")
+PROPOSERS = (*GUARDS, "mala", "hmc", "smc")
+STOCHASTIC = ("ancestral", "churn", "langevin", "mala", "hmc", "smc")
 
 
 def data() -> EmpiricalData:

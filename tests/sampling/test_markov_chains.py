@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from energydiff.denoisers import build_denoiser
-from energydiff.energies import EmpiricalData, GaussianMixture
+from energydiff.energies import Denoiser, EmpiricalData, GaussianMixture, ScoreSum
 from energydiff.energies.base import Energy, Sigma
 from energydiff.errors import NoEnergyError, UserError
 from energydiff.potentials import MLP
@@ -219,6 +219,59 @@ def test_the_noise_of_a_chain_is_not_its_start() -> None:
     assert abs(torch.corrcoef(torch.cat([starts[0], end]))[0, 1].item()) < 0.2
 
 
+class Turning(Denoiser):
+    """The field of a Gaussian of variance 1 with a rotation added, which is no gradient."""
+
+    shape = (2,)
+
+    def __init__(self, turn: float) -> None:
+        super().__init__()
+        self.turn = turn
+
+    def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+        turned = torch.stack([-x[:, 1], x[:, 0]], 1)
+        return x + torch.as_tensor(sigma) ** 2 * (-x + self.turn * turned)
+
+
+def test_the_line_integral_of_a_gradient_is_the_fall_of_the_energy() -> None:
+    """To the order of the trapezoidal rule, so that all but a few decisions are the same."""
+    start = exact_draws(400, 4)
+    by_energy = MALA(SIGMA, updates=5, step_size=0.8)(MIXTURE, start, seeds=range(400))
+
+    def differ(line: int) -> float:
+        by_line = MALA(SIGMA, updates=5, step_size=0.8, line=line)
+        found = by_line(ScoreSum([MIXTURE], [1.0], [-1]), start, seeds=range(400))
+        apart = (found.samples - by_energy.samples).abs().amax(1) > 1e-6
+        return apart.double().mean().item()
+
+    assert differ(2) > differ(5) and differ(33) < 0.01
+
+
+def test_a_line_costs_its_inner_points() -> None:
+    result = MALA(SIGMA, updates=7, line=5)(Turning(0.0), torch.zeros(3, 2), seeds=range(3))
+    assert result.nfe == 7 * 4 + 1 and result.trace is None
+
+
+def test_a_field_that_turns_is_accepted_by_what_depends_on_the_way() -> None:
+    """The chain goes round: flows between halves of a ring differ, which no density allows."""
+
+    def round_and_back(turn: float) -> tuple[int, int]:
+        x = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)).double()
+        chain = MALA(1.0, updates=40, step_size=0.2, line=3)
+        x = chain(Turning(turn), x, seeds=range(4000)).samples
+        moved = MALA(1.0, updates=1, step_size=0.2, line=3)(
+            Turning(turn), x, seeds=range(4000, 8000)
+        ).samples
+        upper, later = x[:, 1] > 0, moved[:, 1] > 0  # crossings of the right half-axis
+        right = (x[:, 0] > 0) & (moved[:, 0] > 0)
+        return int((~upper & later & right).sum()), int((upper & ~later & right).sum())
+
+    out, back = round_and_back(0.0)
+    assert abs(out - back) < 4 * math.sqrt(out + back)
+    out, back = round_and_back(1.5)
+    assert abs(out - back) > 6 * math.sqrt(out + back)
+
+
 def test_a_baseline_has_nothing_to_accept_by() -> None:
     with pytest.raises(NoEnergyError):
         MALA(1.0)(build_denoiser(MLP((2,), width=8), 0.5, "unconstrained"), seeds=[0])
@@ -231,6 +284,7 @@ def test_a_baseline_has_nothing_to_accept_by() -> None:
         (lambda: MALA(1.0, updates=0), "updates is 0"),
         (lambda: Langevin(1.0, step_size=-1.0), "step_size -1.0"),
         (lambda: HMC(1.0, leaps=0), "leaps is 0"),
+        (lambda: MALA(1.0, line=1), "line is 1"),
     ],
 )
 def test_settings_that_are_none_are_refused(build, message: str) -> None:
