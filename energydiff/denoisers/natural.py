@@ -31,13 +31,13 @@ from energydiff.potentials import NaturalNetwork, Network
 
 
 class NaturalEnergy(Energy):
-    """E = (½‖x‖² − ψ(x, T))/T + (d/2) log 2πT of a network ψ, T = σ².
+    """E = V(x, T)/T + (d/2) log 2πT of a network V = ½‖x‖² − ψ, T = σ².
 
-    Autocast does not reach ψ, and outside training it is computed in float64: V is a difference of
-    terms of the size of ‖x‖², and next to the data smaller than their rounding.
+    Autocast does not reach V, and outside training it is computed in float64: next to the data it
+    is a small difference, divided by a small T within the network already.
 
     Args:
-        network: ψ in units of σ_d.
+        network: V in units of σ_d.
         sigma_data: σ_d, RMS of the data about zero, in units of x.
 
     Attributes:
@@ -68,8 +68,7 @@ class NaturalEnergy(Energy):
             unit = x.to(dtype) / self.sigma_data
             t = (sigma.to(dtype) / self.sigma_data).square()
             weights = {name: p.to(dtype) for name, p in self.network.named_parameters()}
-            psi = torch.func.functional_call(self.network, weights, (unit, t, label))
-            free_energy = 0.5 * unit.square().flatten(1).sum(1) - psi
+            free_energy = torch.func.functional_call(self.network, weights, (unit, t, label))
             constant = 0.5 * self.dim * torch.log(2 * math.pi * sigma.to(dtype).square())
             return (free_energy / t + constant).to(x.dtype)
 

@@ -14,7 +14,7 @@ CONTEXT = 0.05  # the same of the levels, small so that D starts near x at low n
 
 
 class NaturalNetwork(Network):
-    """ψ(x, T) = T·[K(x/T, 1/T) − K(0, 0)], K jointly convex; x and √T in units of σ_d.
+    """V = ½‖x‖² − ψ of ψ(x, T) = T·[K(x/T, 1/T) − K(0, 0)], K jointly convex; all in units of σ_d.
 
     A subclass writes :meth:`perspective` with the layers of
     :mod:`energydiff.potentials.natural_layers`.
@@ -22,19 +22,20 @@ class NaturalNetwork(Network):
 
     @abstractmethod
     def perspective(self, x: Tensor, t: Tensor, w: float, label: Tensor | None) -> Tensor:
-        """T·K(x/T, w/T), (B,), homogeneous in (x, T, w) and jointly convex; w is 0 or 1.
+        """T·K(x/T, w/T) − ½‖x‖²/w, (B,), the former homogeneous in (x, T, w), jointly convex.
 
         Args:
             x: (B, \\*shape).
+            w: 1, or 0 where x is 0 and so is the last term.
             t: T, (B,).
             label: (B,), −1 for unknown, or ``None``.
         """
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """ψ, (B,), in units of σ_d². Arguments as of :meth:`perspective`."""
+        """V, (B,), in units of σ_d². Arguments as of :meth:`perspective`."""
         count = 1 if label is None else len(x)
         origin = self.perspective(x.new_zeros(count, *self.shape), t.new_ones(count), 0.0, label)
-        return self.perspective(x, t, 1.0, label) - t * origin
+        return t * origin - self.perspective(x, t, 1.0, label)
 
 
 class NaturalConvex(NaturalNetwork):

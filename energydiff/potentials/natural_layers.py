@@ -130,9 +130,12 @@ class Tempered(nn.Module):
 class Levels(nn.Module):
     """Σ_i T log Σ_k exp(y_ik/T): each scalar x_i a mixture of Gaussians, its weights by context.
 
-    y_ik = v x_i + offset + ½(x_i − m w)²/(w + T/λ) − (T/2) log(1 + λw/T) + (what is convex
-    already), which is, at m = v and offset −½v² w, the log-partition of N(v, λ) on the line. So at
+    y_ik = v x_i − ½v² w + offset + ½(x_i − m w)²/(w + T/λ) − (T/2) log(1 + λw/T) + (what is convex
+    already), which is, at m = v and offset 0, the log-partition of N(v, λ) on the line. So at
     first, without context, the scalars are independent, and nearly uniform over the levels.
+
+    Returned is the sum less ½‖x‖²/w, which each y_ik takes in: −½(x_i − v w)² is small where level
+    k counts, and divided by a small T its terms apart would leave nothing of float32.
 
     Args:
         channels: of x, each with its own v, m and λ.
@@ -150,16 +153,14 @@ class Levels(nn.Module):
         variance = (0.7 * 2 * SPAN / max(levels - 1, 1)) ** 2
         self.raw_variance = nn.Parameter(inverse_softplus(variance).repeat(len(value)))
         self.offset = Offset(len(value), num_classes, places)
-        with torch.no_grad():
-            self.offset.constant.sub_(0.5 * value.square().view(-1, *[1] * len(places)))
 
     def forward(
         self, x: Tensor, t: Tensor, w: float, label: Tensor | None, convex: Tensor
     ) -> Tensor:
-        """(B,); ``convex`` is (B, channels · levels, …)."""
+        """(B,); ``convex`` is (B, channels · levels, …). At w = 0, x must be 0."""
         x = x.repeat_interleave(self.levels, dim=1)
         ratio = F.softplus(_channels(self.raw_variance, t)) / t
-        y = _channels(self.value, t) * x + self.offset(t, w, label) + convex
+        y = self.offset(t, w, label) + convex - 0.5 * (x - w * _channels(self.value, t)).square()
         y = y + 0.5 * (x - w * _channels(self.centre, t)).square() * (ratio / (w * ratio + 1))
         y = y / t - 0.5 * torch.log1p(w * ratio)
         each = y.unflatten(1, (-1, self.levels)).logsumexp(2)
