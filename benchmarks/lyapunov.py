@@ -23,9 +23,9 @@ from rich.table import Table
 from torch import Tensor
 
 from energydiff.data import Arrays, Idx, Source
-from energydiff.denoisers import EnergyDenoiser
+from energydiff.denoisers import EnergyDenoiser, NaturalEnergy
 from energydiff.diffusion import NoisyBatch, anchor_gauge, calibrate_gauge
-from energydiff.energies import GaussianMixture, NoiseRange
+from energydiff.energies import Energy, GaussianMixture, NoiseRange
 from energydiff.errors import sentences
 from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings
 from energydiff.files import write_json
@@ -240,7 +240,7 @@ def quality(task: Task, run: Path, store: Path) -> float:
 def likelihoods(model: SavedModel, x0: Tensor) -> dict[str, Tensor]:
     """−log p of x0 + σ_min ε three ways, each (B,), nats."""
     energy = model.denoiser.require_energy()
-    assert isinstance(energy, EnergyDenoiser)
+    assert isinstance(energy, EnergyDenoiser | NaturalEnergy)
     sigmas = energy.require_noise()
     x = x0 + sigmas.sigma_min * keyed_normal(0, range(len(x0)), energy.shape, HELD_OUT)
     prior = gaussian_prior(energy.shape, energy.sigma_data)
@@ -252,7 +252,7 @@ def likelihoods(model: SavedModel, x0: Tensor) -> dict[str, Tensor]:
         }
 
 
-def error_of_energy(energy: EnergyDenoiser) -> float:
+def error_of_energy(energy: Energy) -> float:
     """Mean |E − E_exact| over noisy draws and σ, nats."""
     points = mixture_points(torch.Generator().manual_seed(1))[:2_000]
     errors = []

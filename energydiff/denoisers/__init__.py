@@ -1,8 +1,9 @@
-"""Learned models: EDM-preconditioned energies, their baseline, and noise-blind energies."""
+"""Learned models: EDM-preconditioned and natural energies, the baseline, noise-blind energies."""
 
 from energydiff.denoisers.blind import STEP_SIZE, BlindEnergy
 from energydiff.denoisers.build import build_denoiser
 from energydiff.denoisers.gauge import Gauge
+from energydiff.denoisers.natural import NaturalEnergy
 from energydiff.denoisers.preconditioned import EnergyDenoiser, UnconstrainedDenoiser
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "BlindEnergy",
     "EnergyDenoiser",
     "Gauge",
+    "NaturalEnergy",
     "UnconstrainedDenoiser",
     "build_denoiser",
 ]

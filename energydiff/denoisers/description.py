@@ -8,6 +8,7 @@ from energydiff.potentials import Network
 from energydiff.registry import build, class_name, describe
 
 UNCONSTRAINED = "unconstrained"
+NATURAL = "natural"
 
 
 def describe_learned(

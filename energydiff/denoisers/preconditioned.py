@@ -50,7 +50,7 @@ class EnergyDenoiser(Energy):
         self.num_classes = potential.backbone.num_classes
         self.potential = potential
         self.convex_denoiser = potential.convex_denoiser
-        self.sigma_data = _positive_sigma_data(sigma_data)
+        self.sigma_data = positive_sigma_data(sigma_data)
         self.gauge = Gauge()
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
@@ -129,7 +129,7 @@ class UnconstrainedDenoiser(Denoiser):
         self.shape = backbone.shape
         self.num_classes = backbone.num_classes
         self.backbone = backbone
-        self.sigma_data = _positive_sigma_data(sigma_data)
+        self.sigma_data = positive_sigma_data(sigma_data)
 
     def forward(self, *_: object, **__: object) -> NoReturn:
         """There is no energy: ``NoEnergyError``, as for everything derived from one."""
@@ -177,7 +177,8 @@ def _noise_input(sigma: Tensor) -> Tensor:
     return 0.25 * sigma.log()
 
 
-def _positive_sigma_data(value: float) -> float:
+def positive_sigma_data(value: float) -> float:
+    """σ_d, or ``UserError`` if it is none."""
     if not (math.isfinite(value) and value > 0):
         raise UserError(f"sigma_data is {value}; it is the RMS of the data and must be positive.")
     return float(value)

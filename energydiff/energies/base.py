@@ -45,6 +45,7 @@ class Denoiser(Configured, nn.Module, ABC):
             Lyapunov function hold for it and a certificate may say ``proved``.
         convex_denoiser: D is the gradient of a convex function by construction, so that the theorem
             on the descent part holds.
+        rising_free_energy: ∂V/∂σ ≥ 0 by construction, so that the one on the landscape part does.
         noise_blind: σ is only a temperature, E = H(x)/σ², and there is no noise to go down.
     """
 
@@ -53,6 +54,7 @@ class Denoiser(Configured, nn.Module, ABC):
     noise: NoiseRange | None = None
     exact: bool = False
     convex_denoiser: bool = False
+    rising_free_energy: bool = False
     noise_blind: bool = False
 
     @abstractmethod
@@ -409,6 +411,11 @@ def require_labels(model: Denoiser, x: Tensor, label: Tensor | None) -> None:
 def at_least_float32(x: Tensor) -> Tensor:
     """A half-precision tensor in float32; anything wider as it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def float64_or_widest(x: Tensor) -> torch.dtype:
+    """float64 where the device of x has it."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def _readable(value: Tensor) -> bool:

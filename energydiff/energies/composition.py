@@ -92,6 +92,11 @@ class Composition(Energy):
         terms = [per_sample(s, g) * g for s, (_, g) in zip(slopes, parts, strict=True)]
         return energy, torch.stack(terms).sum(0)
 
+    def every(self, theorem: str) -> bool:
+        """Whether each member has an attribute of :class:`Energy` that a theorem asks for, as each
+        that is ``exact`` does."""
+        return all(member.exact or getattr(member, theorem) for member in self.members)
+
     def _labelled(self, x: Tensor, label: Tensor | None) -> Iterator[tuple[Energy, Tensor | None]]:
         """Each member with the label it is to be given."""
         for index, member in enumerate(self.members):
@@ -107,7 +112,9 @@ class Composition(Energy):
 class Sum(Composition):
     """E = Σ w_k E_k: the product of experts, p ∝ Π p_k^w_k.
 
-    Its V is Σ w_k V_k. A negative weight repels; p exists only if the positive ones confine it.
+    Its V is Σ w_k V_k, which with weights ≥ 0 rises with σ where every V_k does; where they add to
+    1 at most, its denoiser is convex where every D_k is. A negative weight repels; p exists only if
+    the positive ones confine it.
 
     Args:
         energies: the K members.
@@ -123,6 +130,12 @@ class Sum(Composition):
         labels: Sequence[int] | None = None,
     ) -> None:
         super().__init__(energies, [1.0] * len(energies) if weights is None else weights, labels)
+        # V = Σ w_k V_k and D = (1 − Σw_k) x + Σ w_k D_k.
+        none_repels = min(self.weights) >= 0
+        self.rising_free_energy = none_repels and self.every("rising_free_energy")
+        self.convex_denoiser = (
+            none_repels and sum(self.weights) <= 1 and self.every("convex_denoiser")
+        )
 
     def combine(self, energies: Tensor) -> tuple[Tensor, Tensor]:
         weights = energies.new_tensor(self.weights)[:, None].expand_as(energies)
@@ -153,8 +166,9 @@ class Temperature(Sum):
 class Mixture(Composition):
     """E = −log Σ w_k exp(−E_k), p = Σ w_k p_k; ∇E averages ∇E_k with the posterior of k.
 
-    It is ``exact`` if every member is. With learned members the shares mean something only once
-    their gauges are calibrated: a constant added to one E_k changes its share.
+    It is ``exact`` if every member is, and keeps what is proved of all its members. With learned
+    members the shares mean something only once their gauges are calibrated: a constant added to one
+    E_k changes its share.
 
     Args:
         energies: the K members.
@@ -167,6 +181,10 @@ class Mixture(Composition):
             raise UserError(f"weights of a Mixture must be positive numbers, got {shares}.")
         super().__init__(energies, [share / sum(shares) for share in shares])
         self.exact = all(bool(member.exact) for member in self.members)
+        # −T log Σ w exp(−V_k/T) keeps ψ convex; its ∂/∂T is Σ r_k ∂V_k/∂T + KL(r ‖ w).
+        one_each = all(member.densities == 1 for member in self.members)
+        self.convex_denoiser = one_each and self.every("convex_denoiser")
+        self.rising_free_energy = one_each and self.every("rising_free_energy")
 
     def combine(self, energies: Tensor) -> tuple[Tensor, Tensor]:
         logits = energies.new_tensor(self.weights).log()[:, None] - energies

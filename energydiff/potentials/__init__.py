@@ -8,6 +8,8 @@ from energydiff.potentials.energy_transformer import EnergyTransformer
 from energydiff.potentials.energy_unet import EnergyUNet
 from energydiff.potentials.input_convex import ConvexDenoiser, InputConvex
 from energydiff.potentials.mlp import MLP
+from energydiff.potentials.natural_convex import NaturalConvex, NaturalNetwork
+from energydiff.potentials.natural_convex_conv import NaturalConvexConv
 from energydiff.potentials.potential import (
     InnerProduct,
     Potential,
@@ -31,6 +33,9 @@ __all__ = [
     "EnergyUNet",
     "InnerProduct",
     "InputConvex",
+    "NaturalConvex",
+    "NaturalConvexConv",
+    "NaturalNetwork",
     "NegativeInnerProduct",
     "Network",
     "Potential",

@@ -33,10 +33,11 @@ class Potential(nn.Module, ABC):
         super().__init__()
         if not isinstance(backbone, self.takes):
             kinds = {Backbone: "a vector field", ScalarNetwork: "a scalar"}
-            kind = next((k for c, k in kinds.items() if isinstance(backbone, c)), "input-convex")
+            kind = next((k for c, k in kinds.items() if isinstance(backbone, c)), "convex")
             raise UserError(
                 f"{type(backbone).__name__} is {kind}: parametrization scalar is for a scalar,"
-                " convex for InputConvex, every other one for a vector field."
+                " convex for InputConvex, natural for NaturalConvex, every other one for a vector"
+                " field."
             )
         self.backbone = backbone
 
@@ -74,7 +75,8 @@ def find_potential(parametrization: str) -> type[Potential]:
         return own[parametrization]
     if "." not in parametrization:
         raise UserError(
-            f"parametrization is {parametrization!r}; choose {', '.join(own)} or unconstrained."
+            f"parametrization is {parametrization!r}; choose {', '.join(own)},"
+            " natural or unconstrained."
         )
     return find(Potential, parametrization, "the parametrization")
 

@@ -7,15 +7,16 @@ To within half the rounding that a certificate allows, a guard checks
    and an Euler step of the same η tried (for Euler itself half of it), then half, … This always
    succeeds in the end, if need be by staying where it is;
 2. if asked to, the total: V(x', σ') ≤ V(x, σ). If the lower noise lifted V, which a wrong gauge
-   can do and an exact energy cannot, x' is moved down ∇V(·, σ') by the shortest step that makes up
-   for it, as long as 1. stays true. Where not even a full denoising would, η = 1, the sample is
-   left alone: with a gauge that lifts V(·, σ') above V(x, σ) everywhere, no sampler that goes on
-   to σ' can avoid the rise, and it is recorded as the rise it is.
+   can do and an exact energy cannot, x' is moved down ∇V(·, σ') until that has made up for it, by
+   the shortest step that should or else by full denoisings, η = 1, as long as 1. stays true. Where
+   they lead to no such point the sample is left alone, and the rise recorded as the rise it is:
+   with a gauge that lifts V(·, σ') above V(x, σ) everywhere, no sampler that goes on to σ' can
+   avoid it. Shorter steps in σ would not help, for both parts shrink alike.
 
 So the descent part is enforced without condition, for any energy. The total is enforced for exact
-energies, whose landscape part is ≤ 0 by theory, and with 2. wherever the certificate holds; else it
-is observed. 2. is not the default because it moves samples off the flow for the sake of what may
-be the gauge's fault: the cure is a better gauge.
+energies, whose landscape part is ≤ 0 by theory, and with 2. at every step but those at which a
+certificate counts a rise; else it is observed. 2. is not the default because it moves samples off
+the flow for the sake of what may be the gauge's fault: the cure is a better gauge.
 
 Armijo's condition with backtracking: Nocedal & Wright 2006, §3.1.
 """
@@ -31,7 +32,7 @@ from energydiff.sampling.run import Move, Point, Run
 from energydiff.sampling.sampler import Sampler
 from energydiff.sampling.trace import Claims
 
-REPAIRS = 10  # moves down ∇V(·, σ') to make up for a rise with the noise
+REPAIRS = 10  # moves down ∇V(·, σ') at most, to make up for a rise with the noise
 
 
 class Guarded(Sampler):
@@ -79,17 +80,18 @@ class Guarded(Sampler):
         assert move.free_energy is not None and move.fallbacks is not None
         highest = here.free_energy + allowance(here)
         allowed = _required(here, move.step_size, self.c)
-        there = Point(run, move.x, sigma, move.answer)
+        proposed = there = Point(run, move.x, sigma, move.answer)
         before, tries = move.free_energy.clone(), move.fallbacks.clone()
         shorten = torch.ones_like(before)
-        for _ in range(REPAIRS):
+        for left in range(REPAIRS, 0, -1):
+            # A full denoising brings about ½‖∇V‖², and the next one seldom more.
             rise, most = there.free_energy - here.free_energy, 0.5 * _squared_norm(there.residual)
-            rows = ((there.free_energy > highest) & (rise <= most)).nonzero()[:, 0]
+            rows = ((there.free_energy > highest) & (rise <= left * most)).nonzero()[:, 0]
             if not len(rows):
                 break
             x, value, residual = there.x[rows], there.free_energy[rows], there.residual[rows]
-            # The η with η(1 − η/2)‖∇V‖² = the rise.
-            step = shorten[rows] * (1 - (1 - rise[rows] / most[rows]).sqrt())
+            # The η ≤ 1 with η(1 − η/2)‖∇V‖² = the rise, or 1.
+            step = shorten[rows] * (1 - (1 - rise[rows] / most[rows]).clamp(min=0).sqrt())
             trial = x - per_sample(step, x) * residual
             answer = run.evaluate(trial, sigma, rows)
             value_before = run.free_energy(trial, here.sigma, rows)
@@ -99,6 +101,9 @@ class Guarded(Sampler):
             before[rows[good]] = value_before[good]
             shorten[rows[~good]] /= 2
             tries[rows] += 1
+        kept = there.free_energy <= highest
+        there = proposed.unless(kept, there)
+        before = torch.where(kept, before, move.free_energy)
         return Move(there.x, move.step_size, before, there.answer, tries)
 
 

@@ -57,7 +57,7 @@ class Sampler(ABC):
             import path.
         order: of the error in the step size, for the probability-flow ODE.
         evaluations: function evaluations per step, fallbacks apart.
-        descends: every step is covered by the descent theorem if the energy is exact.
+        descends: every step is covered by the descent theorem if the denoiser is convex.
         stochastic: draws noise along the way.
         needs_energy: refuses a model that has none.
         population: how many samples, with consecutive seeds, depend on each other and have to be
@@ -112,13 +112,14 @@ class Sampler(ABC):
 
     def claims(self, model: Denoiser) -> Claims:
         """What kind of statement a certificate on this model would be."""
-        exact, convex = model.exact, model.convex_denoiser
+        convex = model.exact or model.convex_denoiser
+        rising = model.exact or model.rising_free_energy
         # ∂V/∂σ ≥ 0 at any x, wherever the sampler goes
-        landscape: Claim = "proved" if exact else "observed"
+        landscape: Claim = "proved" if rising else "observed"
         if self.stochastic:
             return Claims("stochastic", "stochastic", landscape)
-        descent: Claim = "proved" if (exact or convex) and self.descends else "observed"
-        return Claims(descent if exact or self.stays else "observed", descent, landscape)
+        descent: Claim = "proved" if convex and self.descends else "observed"
+        return Claims(descent if rising or self.stays else "observed", descent, landscape)
 
     @torch.no_grad()
     def __call__(

@@ -36,6 +36,8 @@ def verdict(certificate: "Certificate", value: str = "V") -> str:
             f"makes no claim: {CLAIMS[c.claim]}, and {rose}, which says whether steps descended,"
             f" and {NOT_QUALITY}."
         )
+    if c.claim == "enforced":
+        rose += ", those at which the sampler could not enforce that it falls"
     return (
         f"fails: {rose}, {_worst(c)} at σ = {number(c.worst_sigma)} (sample {c.worst_sample},"
         f" step {c.worst_step}); this says that not every step descended, and {NOT_QUALITY}."

@@ -24,9 +24,9 @@ class DiffusionModule(StreamModule):
         sigma_data: σ_d, from the data.
         normalization: raw values to model coordinates, from the data.
         parametrization: ``inner_product`` or ``sum`` (energies of a vector backbone), ``scalar``
-            (a network that is an energy by itself), ``convex`` (InputConvex), ``unconstrained``,
-            the noise-blind ``dot``, ``squared_norm`` and ``coercive``, or the import path of a
-            ``Potential`` of your own.
+            (a network that is an energy by itself), ``convex`` (InputConvex), ``natural``
+            (NaturalConvex), ``unconstrained``, the noise-blind ``dot``, ``squared_norm`` and
+            ``coercive``, or the import path of a ``Potential`` of your own.
         objective: what is minimised; denoising score matching by default.
         noise: distribution of σ in training; the objective's own by default.
         sigma_min, sigma_max: the noise levels to sample and calibrate between.

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import MaxMetric, MeanMetric, Metric, MinMetric
 
 from energydiff.data import image_grid
-from energydiff.denoisers import STEP_SIZE, BlindEnergy, EnergyDenoiser
+from energydiff.denoisers import STEP_SIZE, BlindEnergy, EnergyDenoiser, NaturalEnergy
 from energydiff.diffusion import NoisyBatch, calibrate_gauge
 from energydiff.energies import Energy
 from energydiff.landscape import curvature
@@ -83,7 +83,7 @@ class LyapunovMonitor(PeriodicCallback):
         else:
             sigmas = karras_sigmas(self.steps, *denoiser.require_noise())
             sampler = Euler(sigmas, final_denoise=True)
-        if isinstance(denoiser, EnergyDenoiser):
+        if isinstance(denoiser, EnergyDenoiser | NaturalEnergy):
             values |= self._probe_energy(trainer, module, data)
         seeds = range(trainer.global_rank, self.samples, trainer.world_size)
         result = sampler(denoiser, seeds=seeds)
@@ -100,8 +100,9 @@ class LyapunovMonitor(PeriodicCallback):
     ) -> dict[str, float]:
         """Mean V, mean E and the gap between noise and data at several σ."""
         energy = module.denoiser.require_energy()
-        assert isinstance(energy, EnergyDenoiser)
-        if self.calibration_evaluations and not module.objective.fixes_gauge:
+        assert isinstance(energy, EnergyDenoiser | NaturalEnergy)
+        calibrated = self.calibration_evaluations and not module.objective.fixes_gauge
+        if calibrated and isinstance(energy, EnergyDenoiser):
             calibrate_gauge(
                 energy,
                 data.train_source.clean(self.calibration_evaluations).to(module.device),

@@ -41,6 +41,8 @@ from energydiff.potentials import (
     EnergyTransformer,
     EnergyUNet,
     InputConvex,
+    NaturalConvex,
+    NaturalConvexConv,
     PublishedEnergyTransformer,
     TokenNetwork,
     Transformer,
@@ -67,6 +69,10 @@ SCALARS = {
     "published": lambda: PublishedEnergyTransformer(SHAPE, width=8, heads=2, num_classes=3),
 }
 CONVEX = {"input convex": lambda: InputConvex(SHAPE, width=8, depth=1, num_classes=3)}
+NATURAL = {
+    "natural": lambda: NaturalConvex(SHAPE, 8, 2, 8, 3, num_classes=3),
+    "natural conv": lambda: NaturalConvexConv(SHAPE, 4, 2, 3, num_classes=3),
+}
 NOISY = {"denoising": DenoisingScoreMatching, "dual": DualScoreMatching}
 BLIND = {"equilibrium": EquilibriumMatching, "energy matching": EnergyMatching}
 CASES = [
@@ -75,6 +81,7 @@ CASES = [
     *((n, "unconstrained", "denoising") for n in NETWORKS),
     *((n, "scalar", o) for n in SCALARS for o in NOISY),
     *((n, "convex", "denoising") for n in CONVEX),
+    *((n, "natural", o) for n in NATURAL for o in NOISY),
     *(("mlp", p, o) for p in ("dot", "squared_norm") for o in BLIND),
     ("unet", "dot", "equilibrium"),
 ]
@@ -83,7 +90,7 @@ CASES = [
 def pair(network: str, parametrization: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     """A model here, and the same there."""
     torch.manual_seed(0)
-    make = (NETWORKS | SCALARS | CONVEX)[network]
+    make = (NETWORKS | SCALARS | CONVEX | NATURAL)[network]
     model = build_denoiser(make(), 0.6, parametrization)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -27,6 +27,8 @@ from energydiff.potentials import (
     EnergyTransformer,
     EnergyUNet,
     InputConvex,
+    NaturalConvex,
+    NaturalConvexConv,
     Network,
     PublishedEnergyTransformer,
     TokenNetwork,
@@ -54,6 +56,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     ),
     "energy unet": lambda: EnergyUNet(SHAPE, 4, (1, 2), 1, (2,), num_classes=3),
     "convex": lambda: InputConvex(SHAPE, width=8),
+    "natural": lambda: NaturalConvex(SHAPE, 8, 2, 8, 3, num_classes=3),
+    "natural conv": lambda: NaturalConvexConv(SHAPE, 4, 2, 3),
 }
 
 
@@ -148,6 +152,8 @@ def test_trains_as_the_eager_one(network: str, parametrization: str, objective: 
         ("mlp", "dot", EquilibriumMatching()),
         ("mlp", "squared_norm", EquilibriumMatching()),
         ("convex", "convex", DUAL),
+        ("natural", "natural", DUAL),
+        ("natural conv", "natural", DENOISING),
         ("energy transformer", "scalar", DENOISING),
         ("energy transformer", "scalar", DUAL),
         ("published", "scalar", DUAL),

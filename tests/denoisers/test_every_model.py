@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from energydiff.denoisers import EnergyDenoiser, UnconstrainedDenoiser, build_denoiser
+from energydiff.denoisers import (
+    EnergyDenoiser,
+    NaturalEnergy,
+    UnconstrainedDenoiser,
+    build_denoiser,
+)
 from energydiff.energies import Energy, GaussianMixture
 from energydiff.errors import UserError
 from energydiff.potentials import (
@@ -17,6 +22,8 @@ from energydiff.potentials import (
     EnergyTransformer,
     EnergyUNet,
     InputConvex,
+    NaturalConvex,
+    NaturalConvexConv,
     Network,
     PublishedEnergyTransformer,
     TokenNetwork,
@@ -64,7 +71,12 @@ CONVEX: dict[str, Callable[[int], Network]] = {
     "input-convex": lambda classes: InputConvex((5,), width=8, depth=2, num_classes=classes),
 }
 
-Model = EnergyDenoiser | UnconstrainedDenoiser
+NATURAL: dict[str, Callable[[int], Network]] = {
+    "natural": lambda classes: NaturalConvex((5,), 8, 2, 6, 3, num_classes=classes),
+    "natural-conv": lambda classes: NaturalConvexConv((3, 4, 2), 4, 2, 3, num_classes=classes),
+}
+
+Model = EnergyDenoiser | UnconstrainedDenoiser | NaturalEnergy
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Case:
     classes: int
 
     def fresh(self) -> Model:
-        backbone = (BACKBONES | SCALARS | CONVEX)[self.backbone](self.classes)
+        backbone = (BACKBONES | SCALARS | CONVEX | NATURAL)[self.backbone](self.classes)
         return build_denoiser(backbone, SIGMA_DATA, self.parametrization).double().eval()
 
     def perturbed(self) -> Model:
@@ -96,7 +108,10 @@ FROM_BACKBONES = [
     Case(b, p, c) for b in BACKBONES for p in ("inner_product", "sum") for c in (0, 3)
 ]
 ENERGIES = FROM_BACKBONES + [
-    Case(b, "scalar" if b in SCALARS else "convex", c) for b in SCALARS | CONVEX for c in (0, 3)
+    Case(b, parametrization, c)
+    for parametrization, networks in (("scalar", SCALARS), ("convex", CONVEX), ("natural", NATURAL))
+    for b in networks
+    for c in (0, 3)
 ]
 BASELINES = [Case(b, "unconstrained", c) for b in BACKBONES for c in (0, 3)]
 every_energy = pytest.mark.parametrize("case", ENERGIES, ids=str)
@@ -116,6 +131,8 @@ def samples(model: Model, batch: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def inner_backbone(model: Model) -> Network:
+    if isinstance(model, NaturalEnergy):
+        return model.network
     return model.potential.backbone if isinstance(model, EnergyDenoiser) else model.backbone
 
 
@@ -161,7 +178,8 @@ def test_the_gradient_equals_finite_differences(case: Case) -> None:
 @every_energy
 def test_the_joint_gradient_by_the_chain_rule_is_autograds(case: Case) -> None:
     model = case.perturbed()
-    model.gauge.set(torch.linspace(-4.0, 4.0, 65).double(), torch.randn(65).double())
+    if isinstance(model, EnergyDenoiser):
+        model.gauge.set(torch.linspace(-4.0, 4.0, 65).double(), torch.randn(65).double())
     x, sigma = samples(model)
     chain = model.value_and_grads(x, sigma, case.label())
     for mine, theirs in zip(chain, Energy.gradients(model, x, sigma, case.label()), strict=True):

@@ -254,3 +254,28 @@ def test_a_guard_around_a_descent_is_a_line_search() -> None:
     plain = certify(trace_of(descent, Bumpy(), 50))
     guarded = certify(trace_of(Guarded(descent), Bumpy(), 50))
     assert plain.rises > 100 and guarded.rises == 0 and guarded.claim == "enforced"
+
+
+def test_a_rise_is_made_up_for_by_several_moves_where_one_is_not_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of broad data a full denoising goes a small part of the way: V at σ' has further to fall."""
+
+    class LiftedGaussian(GaussianMixture):
+        exact = False
+
+        def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+            return super().forward(x, sigma, label) + (1 - sigma) / sigma.square()
+
+    energy, x = LiftedGaussian(torch.zeros(1, 3).double(), 1.0), 0.6 * torch.randn(200, 3).double()
+    sampler = Guarded(Euler([1.0, 0.9]), total=True)
+
+    def rises(moves: int) -> int:
+        monkeypatch.setattr("energydiff.sampling.guard.REPAIRS", moves)
+        trace = sampler(energy, x_init=x).trace
+        certificate = certify(trace)
+        assert certificate.descent_rises == 0 and certificate.claim == "enforced"
+        return certificate.rises
+
+    counts = [rises(moves) for moves in (10, 1, 0)]
+    assert counts[0] < counts[1] < counts[2], counts

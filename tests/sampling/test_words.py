@@ -61,6 +61,8 @@ def test_one_that_fails_says_where(exact: Certificate) -> None:
         " of the samples."
     )
     assert "at worst to a value that is not finite" in str(replace(record, worst_rise=math.inf))
+    guarded = str(replace(record, claim="enforced"))
+    assert "those at which the sampler could not enforce that it falls, at worst by" in guarded
 
 
 def test_a_stochastic_sampler_claims_nothing(exact: Certificate) -> None:

@@ -13,7 +13,14 @@ import energydiff
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser
 from energydiff.energies import Denoiser, NoiseRange
-from energydiff.potentials import MLP, InputConvex, Transformer, UNet
+from energydiff.potentials import (
+    MLP,
+    InputConvex,
+    NaturalConvex,
+    NaturalConvexConv,
+    Transformer,
+    UNet,
+)
 from energydiff.saving import CHECKPOINT_KEY, SavedModel, describe
 
 SHAPE = (1, 4, 4)
@@ -22,6 +29,8 @@ BACKBONES = {
     "unet": lambda: UNet(SHAPE, 4, (1, 2), 1, attention_resolutions=(2,), head_width=4),
     "transformer": lambda: Transformer(SHAPE, width=8, depth=1, heads=2, mlp_ratio=2),
     "convex": lambda: InputConvex(SHAPE, width=8, depth=2),
+    "natural": lambda: NaturalConvex(SHAPE, 8, 2, 8, 3, num_classes=2),
+    "natural-conv": lambda: NaturalConvexConv(SHAPE, 4, 2, 3),
 }
 
 

@@ -73,6 +73,8 @@ EVERY: dict[str, Callable[[Callable[..., Denoiser]], Denoiser]] = {
     "dot": lambda network: network("mlp", "dot"),
     "squared-norm": lambda network: network("mlp", "squared_norm"),
     "convex": lambda network: network("convex", "convex"),
+    "natural": lambda network: network("natural", "natural"),
+    "natural-conv": lambda network: network("natural-conv", "natural"),
     "mixture": lambda _: GaussianMixture(
         torch.randn(3, *SHAPE), 0.2, torch.tensor([1.0, 2.0, 5.0])
     ),
