@@ -1,10 +1,12 @@
 """``energydiff distil``: from a baseline's weights, gone on with by the same command."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -121,6 +123,34 @@ def test_an_energy_teaches_another_network(
     deeper = ["--model.backbone.init_args.depth", 2, "--trainer.precision", "bf16-mixed"]
     done = door("distil", distilled / "export", *options(tiny_mlp, tmp_path / "run"), *deeper)
     assert done.code == 0 and "13 of 19 tensors start as" in caplog.text, caplog.text
+
+
+def test_a_pipeline_of_diffusers_teaches_its_own_unet(
+    tiny_mlp: Path, tmp_path: Path, door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From all of its weights, with its σ_d of 1."""
+    diffusers = pytest.importorskip("diffusers")
+    kinds = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    unet = {"sample_size": 4, "in_channels": 1, "out_channels": 1, "layers_per_block": 1}
+    unet |= {"block_out_channels": [8], "norm_num_groups": 4, "attention_head_dim": 8, **kinds}
+    scheduler = diffusers.DDPMScheduler()
+    pipeline, run = tmp_path / "pipeline", tmp_path / "run"
+    diffusers.DDPMPipeline(diffusers.UNet2DModel(**unet), scheduler).save_pretrained(pipeline)
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 4, 4), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    network = {"network": "diffusers.UNet2DModel", "arguments": unet}
+    backbone = {"class_path": "DiscreteTime", "init_args": network}
+    source = ["--data.source", "Arrays", "--data.source.root", tmp_path / "images.npy"]
+    given = [*source, "--model.backbone", json.dumps(backbone), "--data.batch_size", 8]
+    given += ["--model.learning_rate", 1e-12, "--import", "diffusers"]
+    done = door("distil", pipeline, *options(tiny_mlp, run, 8), *given)
+    assert done.code == 0, done.err
+    mine, theirs = (network_of(energydiff.load(path)) for path in (run, pipeline))
+    assert mine is not None and theirs is not None
+    state = theirs.state_dict()
+    assert f"{len(state)} of {len(state)} tensors start" in caplog.text
+    torch.testing.assert_close(dict(mine.state_dict()), dict(state), rtol=0, atol=1e-8)
+    assert energydiff.load(run).sigma_data == 1.0
 
 
 WRONG: dict[str, tuple[list[object], str]] = {
