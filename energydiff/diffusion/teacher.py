@@ -6,8 +6,9 @@ The target x0 of denoising is a draw from the posterior whose mean is the optimu
 
 and the last term, which no model can lower, is what makes the gradient of the loss noisy. A trained
 denoiser D_T knows the mean. Regressed on D_T(x) instead of x0, an energy is drawn to the
-conservative field nearest to the teacher's, at the noisy data of every σ. The time score has no
-such teacher: E[d − ‖ε‖² | x] would take the divergence of D_T, so its target stays d − ‖ε‖².
+conservative field nearest to the teacher's (Thornton et al. 2025), at the noisy data of every σ.
+The time score has no such teacher: E[d − ‖ε‖² | x] would take the divergence of D_T, so its target
+stays d − ‖ε‖².
 """
 
 from dataclasses import replace
