@@ -1,4 +1,4 @@
-"""Saved models: an export of two plain files, or a training checkpoint.
+"""Saved models: an export of two plain files, a training checkpoint, a pipeline of others.
 
 An export is a folder with ``model.safetensors`` (weights, gauge included) and ``model.yaml`` (what
 they are the weights of). Every model describes itself and is built by its class, found by name:
@@ -29,6 +29,7 @@ from energydiff.energies import Denoiser, NoiseRange
 from energydiff.energies.base import build_model
 from energydiff.errors import UserError
 from energydiff.files import whole, write_whole
+from energydiff.pipeline import is_pipeline, open_pipeline
 from energydiff.plain_yaml import read_yaml
 
 FORMAT = "energydiff-model-1"
@@ -54,7 +55,8 @@ class SavedModel:
 
 
 def load(path: str | Path) -> Denoiser:
-    """The model of a run folder, a checkpoint or an export: ready to sample, on the CPU.
+    """The model of a run folder, a checkpoint, an export or a diffusers pipeline: ready to sample,
+    on the CPU.
 
     Weights are the exponential moving average. ``UserError`` if there is no model at ``path``.
     """
@@ -65,12 +67,15 @@ def open_model(path: str | Path) -> SavedModel:
     """Like :func:`load`, with everything that is saved beside the weights."""
     path = Path(path)
     checkpoint = checkpoint_of(path)
+    if is_pipeline(path):
+        return SavedModel(*open_pipeline(path))
     return _open_export(path) if checkpoint is None else _open_checkpoint(checkpoint)
 
 
 def checkpoint_of(path: Path) -> Path | None:
-    """The checkpoint at a path, ``None`` for an export; ``UserError`` if there is no model."""
-    if (path / "model.yaml").is_file():
+    """The checkpoint at a path, ``None`` for an export or a pipeline; ``UserError`` if there is no
+    model."""
+    if (path / "model.yaml").is_file() or is_pipeline(path):
         return None
     if (path / LAST_CHECKPOINT).is_file():
         return path / LAST_CHECKPOINT
@@ -214,11 +219,14 @@ def _noise_range(ends: tuple[Any, Any], origin: Path) -> NoiseRange:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What :func:`describe` gave for a run folder, checkpoint or export; no tensor is read."""
+    """What :func:`describe` gave for a run folder, checkpoint or export, of which no
+    tensor is read, or for a pipeline."""
     checkpoint = checkpoint_of(path)
     if checkpoint is not None:
         return dict(read_checkpoint(checkpoint, mmap=True)[CHECKPOINT_KEY])
-    description = _read_export_description(path)
+    description = (
+        describe(open_model(path)) if is_pipeline(path) else _read_export_description(path)
+    )
     return description if isinstance(description, dict) else {}
 
 

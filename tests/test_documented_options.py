@@ -43,6 +43,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOORS = [
     *([name] for name in ("fit", "validate", "test", "sample", "export", "complete", "landscape")),
     ["memorisation"],
+    ["distil"],
     ["check"],
     ["replay"],
     ["encode"],

@@ -23,13 +23,15 @@ ROOMS: dict[str, set[str]] = {
     "denoisers": {"energies", "potentials"},
     "diffusion": {"energies", "denoisers"},
     "data": set(),
-    "saving": {"energies", "memory", "potentials", "denoisers", "data"},
+    "pipeline": {"energies", "potentials", "denoisers", "data"},
+    "saving": {"energies", "memory", "potentials", "denoisers", "data", "pipeline"},
     "checking": {"energies", "potentials", "saving"},
     "drawing": {"energies", "sampling"},
     "landscape": {"energies", "sampling", "memory"},
     "likelihood": {"energies", "diffusion", "data"},
     "evaluation": {
         *("denoisers", "sampling", "data", "saving", "drawing", "landscape", "likelihood"),
+        "pipeline",
     },
     "memorisation": {
         *("energies", "sampling", "data", "saving", "drawing", "landscape", "likelihood"),

@@ -43,9 +43,15 @@ from energydiff.training.loggers import keep_in_run, log_configuration, run_logg
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
 from energydiff.training.progress import progress_bar
-from energydiff.training.resume import estimates_of, record_estimates, record_samples
+from energydiff.training.resume import (
+    estimates_of,
+    estimates_with,
+    record_estimates,
+    record_samples,
+)
 from energydiff.training.stop import StopOnSignal, Stopped
 from energydiff.training.stream_module import StreamModule
+from energydiff.training.teaching import learn_from
 from energydiff.training.throughput import Throughput
 
 
@@ -81,6 +87,8 @@ COMMANDS = {
     "fit": "Trains a model; the same command resumes a run that was cut off.",
     "validate": "Measures the held-out loss of a trained run.",
     "test": "Measures the held-out loss of a trained run, under Lightning's test loop.",
+    "distil": "Trains a model on what a trained denoiser says of noisy data; the same command"
+    " resumes a run that was cut off.",
 }
 
 
@@ -112,6 +120,7 @@ class EnergyDiffCLI(LightningCLI):
 
     module: type[StreamModule] = DiffusionModule
     prog = "energydiff"
+    given = ""  # by position
     examples: tuple[str, ...] = (
         "--config configs/digits/energy_unet.yaml --model.learning_rate 3e-4",
         "--config configs/folder/energy_unet.yaml --data.source.root path/to/images",
@@ -136,10 +145,11 @@ class EnergyDiffCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         prog = f"{self.prog} {self.command}"
         examples = "\n".join(f"  {prog} {example}" for example in self.examples)
+        usage = f"{prog}{self.given} --config FILE [--config FILE …] [--NAME VALUE …]"
         return super().init_parser(
             **kwargs,
             prog=prog,
-            usage=f"{prog} --config FILE [--config FILE …] [--NAME VALUE …]\n\n{examples}",
+            usage=f"{usage}\n\n{examples}",
             description=COMMANDS[self.command]
             + " A later file wins over an earlier one, and an option over both.",
             epilog="Lightning's Trainer has --trainer.default_root_dir (the run folder), .devices,"
@@ -167,14 +177,14 @@ class EnergyDiffCLI(LightningCLI):
         self.config = parser.parse_args(args)
         _require_ranges(self.config)
         _require_strategy(self.config)
-        _fix_root(self.config)
+        _fix_paths(self.config)
         self.run = Path(self.config.trainer.default_root_dir or RUN)
         keep_in_run(self.config, self.run)
         self.config["import"] = list(dict.fromkeys([*modules, *values(args, "--import")]))
 
     def go(self) -> None:
         """Runs the command."""
-        {"fit": self.fit, "validate": self.validate, "test": self.test}[self.command]()
+        {"validate": self.validate, "test": self.test}.get(self.command, self.fit)()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         self.add_stream_arguments(parser)
@@ -184,6 +194,12 @@ class EnergyDiffCLI(LightningCLI):
             "--init",
             type=str | None,
             help="A run, checkpoint or export whose weights training starts from.",
+        )
+        parser.add_argument(
+            "--teacher",
+            type=str | None,
+            help="A run, checkpoint or export whose denoiser is learned from in the place of the"
+            " data; energydiff distil starts from its weights too.",
         )
         for source, target in (
             ("shape", "backbone.init_args.shape"),
@@ -236,15 +252,17 @@ class EnergyDiffCLI(LightningCLI):
         """With the checkpoint to go on from, or to measure, open: its estimates hold."""
         last = self.run / LAST_CHECKPOINT
         self.ckpt_path = self.config.ckpt_path
-        if self.ckpt_path is None and (self.command != "fit" or last.is_file()):
+        measured = self.command in ("validate", "test")
+        if self.ckpt_path is None and (measured or last.is_file()):
             self.ckpt_path = str(last)
         self.checkpoint = Checkpoint.open(self.ckpt_path) if self.ckpt_path else None
         initial = None if self.checkpoint else self.config.get("init")
         self.initial = open_model(initial) if initial else None
         estimates = self.checkpoint.config if self.checkpoint else {}
-        if self.initial is not None:
-            described = self.initial.denoiser.describe()
-            estimates = {"data": {"sigma_data": described.get("sigma_data")}}
+        named = None if measured else self.config.get("teacher")
+        self.teacher = open_model(named) if named else None
+        if first := None if self.checkpoint else self.initial or self.teacher:
+            estimates = estimates_with(first)
         try:
             with estimates_of(estimates, self.config):
                 super().instantiate_classes()
@@ -264,6 +282,8 @@ class EnergyDiffCLI(LightningCLI):
         self.model.config = json.loads(
             self.parser.dump(self.config, format="json", skip_none=False)
         )
+        if self.teacher is not None:
+            learn_from(self.model, self.teacher, self.config.teacher)
         data = self.datamodule
         record_estimates(self.model.config, data.sigma_data, data.normalization)
         record_samples(self.model.config, data.train_source)
@@ -299,9 +319,8 @@ class EnergyDiffCLI(LightningCLI):
             if self.checkpoint.steps >= self.trainer.max_steps:
                 self._complete(self.checkpoint)
                 return
-        elif self.initial is not None:
-            assert isinstance(self.model, DiffusionModule)
-            self.model.start_from(self.initial.denoiser, self.config.init)
+        else:
+            self.start()
         rank_zero_info(self._introduction())
         if self.trainer.is_global_zero:
             sweep(self.run / LAST_CHECKPOINT.parent)
@@ -319,6 +338,12 @@ class EnergyDiffCLI(LightningCLI):
                 raise
             raise KeyboardInterrupt(self._how_to_go_on("interrupted")) from None  # as Lightning was
         self._measure_at_the_end()
+
+    def start(self) -> None:
+        """The weights of image 0, where they are not drawn."""
+        if self.initial is not None:
+            assert isinstance(self.model, DiffusionModule)
+            self.model.start_from(self.initial.denoiser, self.config.init)
 
     def _leave(self, end: Stopped) -> NoReturn:
         """Says how to go on, and exits as the signal asked."""
@@ -429,11 +454,11 @@ def _require_strategy(config: Any) -> None:
         )
 
 
-def _fix_root(config: Any) -> None:
-    """A path to the data, made absolute: what is recorded holds from any working folder."""
-    name = "data.source.init_args.root"
-    if root := config.get(name):
-        config[name] = type(root)(Path(root).expanduser().resolve())
+def _fix_paths(config: Any) -> None:
+    """Paths to the data and a teacher, made absolute: what is recorded holds from any folder."""
+    for name in ("data.source.init_args.root", "teacher"):
+        if path := config.get(name):
+            config[name] = type(path)(Path(path).expanduser().resolve())
 
 
 def _steps(total_images: int, batch_size: int) -> int:

@@ -2,6 +2,7 @@
 
 from energydiff.denoisers.blind import STEP_SIZE, BlindEnergy
 from energydiff.denoisers.build import build_denoiser
+from energydiff.denoisers.description import network_of
 from energydiff.denoisers.gauge import Gauge
 from energydiff.denoisers.natural import NaturalEnergy
 from energydiff.denoisers.preconditioned import EnergyDenoiser, UnconstrainedDenoiser
@@ -14,4 +15,5 @@ __all__ = [
     "NaturalEnergy",
     "UnconstrainedDenoiser",
     "build_denoiser",
+    "network_of",
 ]

@@ -23,6 +23,11 @@ def describe_learned(
     }
 
 
+def network_of(model: Denoiser) -> Network | None:
+    """The network that a learned model is made of; ``None`` for a closed form."""
+    return next((m for m in model.modules() if isinstance(m, Network)), None)
+
+
 def described_network(arguments: Mapping[str, Any], what: str) -> Network:
     """A new network as described."""
     return build(Network, arguments["backbone"], f"the network of {what}")

@@ -11,6 +11,7 @@ from energydiff.diffusion.objective import (
     denoising_loss,
 )
 from energydiff.diffusion.penalties import MonotoneDenoiser, Penalised, RisingFreeEnergy
+from energydiff.diffusion.teacher import Teacher
 
 __all__ = [
     "DenoisingScoreMatching",
@@ -25,6 +26,7 @@ __all__ = [
     "Objective",
     "Penalised",
     "RisingFreeEnergy",
+    "Teacher",
     "UniformTime",
     "anchor_gauge",
     "calibrate_gauge",

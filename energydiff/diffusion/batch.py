@@ -18,6 +18,7 @@ class NoisyBatch:
         noise: ε ~ N(0, I), like x0.
         sigma_data: σ_d.
         label: (B,), −1 for unknown; only for a model with classes.
+        mean: E[x0 | x], like x0, where a teacher knows it.
     """
 
     x0: Tensor
@@ -25,11 +26,17 @@ class NoisyBatch:
     noise: Tensor
     sigma_data: float
     label: Tensor | None = None
+    mean: Tensor | None = None
 
     @property
     def x(self) -> Tensor:
         """x0 + σε, like x0."""
         return self.x0 + per_sample(self.sigma, self.x0) * self.noise
+
+    @property
+    def target(self) -> Tensor:
+        """What a denoiser is regressed on, like x0: the data, or their posterior mean."""
+        return self.x0 if self.mean is None else self.mean
 
     @property
     def time_target(self) -> Tensor:

@@ -21,7 +21,8 @@ def denoising_loss(denoiser: Denoiser, batch: NoisyBatch) -> Tensor:
     """(1/c_out²) ‖D(x0 + σε, σ) − x0‖² / d per image, (B,).
 
     With c_out² = σ²σ_d²/(σ²+σ_d²) the target of the raw network has unit variance: a model that
-    has learned nothing scores about 1 at every noise.
+    has learned nothing scores about 1 at every noise. Where the batch has a posterior mean, it
+    stands in the place of x0.
     """
     return _denoising(denoiser.denoise(batch.x, batch.sigma, batch.label), batch)
 
@@ -107,4 +108,4 @@ class DualScoreMatching(Objective):
 def _denoising(denoised: Tensor, batch: NoisyBatch) -> Tensor:
     sigma, sigma_data = batch.sigma, batch.sigma_data
     weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
-    return weight * (denoised - batch.x0).square().flatten(1).mean(1)
+    return weight * (denoised - batch.target).square().flatten(1).mean(1)

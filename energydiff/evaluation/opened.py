@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from energydiff.pipeline import is_pipeline
 from energydiff.saving import LAST_CHECKPOINT, SavedModel, open_model
 
 
@@ -35,4 +36,5 @@ def is_model(path: Path) -> bool:
         not path.is_dir()  # whatever is wrong with it, opening it says so
         or (path / "model.yaml").is_file()
         or (path / LAST_CHECKPOINT).is_file()
+        or is_pipeline(path)
     )

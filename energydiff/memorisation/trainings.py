@@ -17,8 +17,9 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def train_missing(runs: Mapping[Path, Sequence[str]], jobs: int) -> None:
-    """Train every run folder that has no export yet, with these arguments of ``energydiff fit``.
+def train_missing(runs: Mapping[Path, Sequence[str]], jobs: int, command: str = "fit") -> None:
+    """Train every run folder that has no export yet, with these arguments of ``energydiff fit``, or
+    of another command that trains.
 
     Each in a process of one thread, its words in ``FOLDER.log``; one that was cut off goes on. What
     another process trains, even one that outlived whoever began it, is waited for.
@@ -29,15 +30,19 @@ def train_missing(runs: Mapping[Path, Sequence[str]], jobs: int) -> None:
 
     def train(run: Path) -> None:
         run.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "energydiff", "fit", *runs[run]]
-        command += ["--trainer.default_root_dir", str(run)]
+        arguments = [command, *runs[run], "--trainer.default_root_dir", str(run)]
         log = run.with_name(run.name + ".log")
         with _held(run.with_name(run.name + ".lock")) as held, log.open("a") as stream:
             if _is_trained(run):
                 return
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             done = subprocess.run(
-                command, stdout=stream, stderr=stream, env=environment, check=False, pass_fds=held
+                [sys.executable, "-m", "energydiff", *arguments],
+                stdout=stream,
+                stderr=stream,
+                env=environment,
+                check=False,
+                pass_fds=held,
             )
         if done.returncode:
             said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]

@@ -3,6 +3,7 @@
 from energydiff.potentials.backbone import Backbone, Network, ScalarNetwork
 from energydiff.potentials.blind import Coercive, NegativeInnerProduct, SquaredNorm
 from energydiff.potentials.check import require_smooth
+from energydiff.potentials.discrete_time import DiscreteTime
 from energydiff.potentials.energy_block import EnergyTransformerBlock
 from energydiff.potentials.energy_transformer import EnergyTransformer
 from energydiff.potentials.energy_unet import EnergyUNet
@@ -28,6 +29,7 @@ __all__ = [
     "Backbone",
     "Coercive",
     "ConvexDenoiser",
+    "DiscreteTime",
     "EnergyTransformer",
     "EnergyTransformerBlock",
     "EnergyUNet",

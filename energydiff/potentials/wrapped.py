@@ -49,8 +49,12 @@ class Wrapped(Backbone):
             network = find(nn.Module, network, "the network of Wrapped")
         self.network = network(**(arguments or {}))
 
+    def time(self, c: Tensor) -> Tensor:
+        """What the module is told of the noise, (B,)."""
+        return self.time_scale * c
+
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        inputs = [u, self.time_scale * c]
+        inputs = [u, self.time(c)]
         if self.num_classes:
             label = torch.full(c.shape, -1, device=u.device) if label is None else label
             inputs.append(torch.where(label < 0, self.num_classes, label))

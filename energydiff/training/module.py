@@ -6,8 +6,14 @@ import torch
 from torch import Tensor
 
 from energydiff.data import Normalization
-from energydiff.denoisers import build_denoiser
-from energydiff.diffusion import DenoisingScoreMatching, NoiseLevels, NoisyBatch, Objective
+from energydiff.denoisers import build_denoiser, network_of
+from energydiff.diffusion import (
+    DenoisingScoreMatching,
+    NoiseLevels,
+    NoisyBatch,
+    Objective,
+    Teacher,
+)
 from energydiff.energies import Denoiser, NoiseRange
 from energydiff.errors import UserError
 from energydiff.potentials import Network, Wrapped, require_smooth
@@ -39,7 +45,13 @@ class DiffusionModule(StreamModule):
         classes: class names, from the data.
         compile: run an energy and its derivatives, or the baseline, as one compiled function
             (minutes once, faster steps).
+
+    Attributes:
+        teacher: what it learns from in the place of the data, if anything; a held-out loss is
+            always that of the data.
     """
+
+    teacher: Teacher | None = None
 
     def __init__(
         self,
@@ -91,9 +103,9 @@ class DiffusionModule(StreamModule):
         if stage != "fit":
             return
         require_loadable(self.saved_model())
-        network = next(m for m in self.denoiser.modules() if isinstance(m, Network))
+        network = network_of(self.denoiser)
         foreign = isinstance(network, Wrapped) or not is_ours(type(network))
-        if foreign and self.denoiser.energy is not None:
+        if network is not None and foreign and self.denoiser.energy is not None:
             require_smooth(network)
 
     def start_from(self, other: Denoiser, name: str) -> None:
@@ -135,10 +147,12 @@ class DiffusionModule(StreamModule):
             self.sigma_data,
             label,
         )
+        if self.training and self.teacher is not None:
+            noisy = self.teacher.inform(noisy)
         return self.objective(self.denoiser, noisy)
 
     def title(self) -> str:
-        network = next(m for m in self.denoiser.modules() if isinstance(m, Network))
+        network = network_of(self.denoiser)
         kind = "Energy" if self.denoiser.energy is not None else "Baseline"
         return f"{kind} over {type(network).__name__}"
 

@@ -7,6 +7,7 @@ from typing import Any
 from energydiff.data import Normalization
 from energydiff.data.source import Source, hash_name
 from energydiff.errors import UserError
+from energydiff.saving import SavedModel
 from energydiff.training.stretches import SEPARATOR
 
 # How the run is carried out and watched: changed freely.
@@ -14,6 +15,7 @@ FREE = (
     *("trainer", "monitor", "finish", "init", "import", "ckpt_path", "changed"),
     *("val_every_images", "checkpoint_every_images", "keep_every_images", "keep_best"),
     *("model.compile", "data.num_workers", "data.source.root", "data.source.on_error"),
+    "teacher.path",
 )
 # How weights are moved from now on: changed, and recorded with the images seen until then.
 RECORDED = (
@@ -22,7 +24,7 @@ RECORDED = (
     *("trainer.precision", "trainer.gradient_clip_val"),
 )
 # Without bearing on a held-out loss.
-UNMEASURED = ("data.batch_size", "data.flip", "seed_everything", *RECORDED)
+UNMEASURED = ("data.batch_size", "data.flip", "seed_everything", "teacher", *RECORDED)
 
 # What is estimated from the data where nothing is given, or true for whatever it is, by its place
 # in a configuration.
@@ -80,6 +82,18 @@ def estimates_of(run: Mapping[str, Any], config: Any) -> Iterator[None]:
     finally:
         for name, asked in filled.items():
             config[name] = asked
+
+
+def estimates_with(first: SavedModel) -> dict[str, Any]:
+    """Of a run that begins with another model: the coordinates are that model's, as estimated for
+    it, where no configuration says otherwise."""
+    moments = first.normalization.plain().get("moments")
+    return {
+        "data": {
+            "sigma_data": first.denoiser.describe().get("sigma_data"),
+            "source": {"init_args": {"standardize": moments}},
+        }
+    }
 
 
 def record_estimates(
