@@ -5,7 +5,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
 export MPLCONFIGDIR := $(CURDIR)/.venv/cache/matplotlib
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/cache/inductor
 
-.PHONY: demo test slow check docs cost pretrained clean
+.PHONY: demo test slow check docs notebooks cost pretrained clean
 
 demo: .venv/installed  ## train, sample, certify and compare on real digits
 	$(BIN)/python -m benchmarks.demo
@@ -24,6 +24,9 @@ check: .venv/installed  ## lint, format and types
 
 docs: .venv/installed  ## the documentation site, to be opened at site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: .venv/installed  ## run the notebooks anew and store what they show
+	$(BIN)/python -m website.run_notebooks
 
 cost: .venv/installed  ## what an energy costs beside the same network without one
 	$(BIN)/python -m benchmarks.cost

@@ -21,7 +21,8 @@ FILES = {page: name for name, page in PAGES.items()}
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """The text with every link to a file made one to a page or to the repository."""
     here = page.file.src_uri
-    source = FILES.get(here, f"docs/{here}")
+    elsewhere = here if here.startswith("notebooks/") else f"docs/{here}"
+    source = FILES.get(here, elsewhere)
 
     def link(found: re.Match[str]) -> str:
         opening, target, rest = found.groups()

@@ -31,7 +31,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, f"notebooks/{name}", content=content))
     for module in modules():
         files.append(File.generated(config, f"reference/{module}.md", content=reference(module)))
-    pages = sorted(file.src_uri for file in files.documentation_pages())
+    uris = (file.src_uri for file in files.documentation_pages())
+    pages = sorted(uris, key=lambda uri: uri.removesuffix(".md"))
     config.nav = filled(config.nav, pages)
     return files
 
