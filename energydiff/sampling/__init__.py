@@ -27,6 +27,7 @@ from energydiff.sampling.hmc import HMC
 from energydiff.sampling.langevin import Langevin
 from energydiff.sampling.mala import MALA
 from energydiff.sampling.nesterov import Nesterov
+from energydiff.sampling.population import PopulationReport
 from energydiff.sampling.sampler import Sampler, SampleResult
 from energydiff.sampling.sequential_monte_carlo import SequentialMonteCarlo
 from energydiff.sampling.trace import Claims, Trace, join_traces
@@ -48,6 +49,7 @@ __all__ = [
     "Heun",
     "Langevin",
     "Nesterov",
+    "PopulationReport",
     "SampleResult",
     "Sampler",
     "SequentialMonteCarlo",

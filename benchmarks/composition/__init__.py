@@ -1,0 +1,1 @@
+"""Compositions by what samples them: docs/results/composition.md."""
