@@ -23,8 +23,9 @@ from energydiff.energies.base import per_sample
 STEPS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 DIRECTIONS = 3
 TINY = 1e-300
-SIDE = 0.2  # of a loop, in the same units
-NODES = (16, 64)  # of the quadrature along it; more where fewer leave work, as in sharp landscapes
+# Of a loop, in the same units: shorter ones where work is left, as sharp landscapes leave it to the
+# quadrature. NODES are of one side.
+SIDES, NODES = (0.2, 0.02, 0.002), 16
 
 
 @dataclass(frozen=True)
@@ -189,19 +190,19 @@ def _curl(grad: Callable[[Tensor], Tensor], states: States, step: float) -> floa
 
 
 def _loop(grad: Callable[[Tensor], Tensor], states: States, tolerance: float) -> float:
-    """The work around a loop by as many nodes as it takes to be within a tolerance, or by all."""
+    """The work around the longest loop that leaves no more than a tolerance, or around the best."""
     error = math.inf
-    for nodes in NODES:
+    for length in SIDES:
         if not error <= tolerance:
-            error = min(error, _work(grad, states, nodes))
+            error = min(error, _work(grad, states, length))
     return error
 
 
-def _work(grad: Callable[[Tensor], Tensor], states: States, nodes_of_a_side: int) -> float:
+def _work(grad: Callable[[Tensor], Tensor], states: States, reach: float) -> float:
     """∮⟨g, dx⟩ over ∮‖g‖‖dx‖ around triangles, the largest over states."""
     a, b, *_ = states.directions
-    corners = [states.x, states.x + SIDE * a, states.x + SIDE * b]
-    nodes, weights = np.polynomial.legendre.leggauss(nodes_of_a_side)
+    corners = [states.x, states.x + reach * a, states.x + reach * b]
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
     work, length = torch.zeros(len(a)), torch.zeros(len(a))
     for begin, end in zip(corners, [*corners[1:], corners[0]], strict=True):
         side = end - begin
