@@ -35,8 +35,11 @@ HELD_OUT_IMAGES = 2_000
 CERTIFIED = 64  # trajectories
 # A step of ½⟨u, F(u)⟩ is six forward passes of F, and a teacher's answer a seventh.
 WITHOUT_TEACHER = 7 / 6
-TEACHER = "baseline"
-ENERGY = ("--model.parametrization", "inner_product")
+# Of all energies: many small steps at a high rate, for a training that is short.
+ENERGY = (
+    *("--model.parametrization", "inner_product"),
+    *("--data.batch_size", "32", "--model.learning_rate", "5e-3"),
+)
 DUAL = ("--model.objective", "energydiff.diffusion.DualScoreMatching")
 QUIET = ("--monitor.every_images", "0", "--val_every_images", "0")
 
@@ -47,7 +50,7 @@ class Task:
 
     Attributes:
         images: of the baseline. ``distilled`` of the energy.
-        objectives: by what names its energies are trained, with the options that say so.
+        options: of all trainings. ``energy`` of those of energies.
     """
 
     name: str
@@ -55,8 +58,8 @@ class Task:
     data: EvaluationData
     images: int
     distilled: int
-    objectives: Mapping[str, Sequence[str]]
     options: Sequence[str] = ()
+    energy: Sequence[str] = ENERGY
 
     def arguments(self, seed: int, images: int) -> list[str]:
         """Of fit, whatever is trained."""
@@ -87,13 +90,12 @@ def main() -> None:
 def tasks(fashion: Path | None) -> list[Task]:
     """On digits and, where its files are given, on Fashion-MNIST."""
     digits = EvaluationData(small_reference=True)
-    plain_or_dual = {"": (), ", dually": DUAL}
-    found = [Task("digits", "digits/baseline_unet", digits, 160_000, 24_000, plain_or_dual)]
+    found = [Task("digits", "digits/baseline_unet", digits, 160_000, 24_000)]
     if fashion:
         data = EvaluationData(Idx(fashion, labels=True))
-        root = ("--data.source.root", str(fashion), "--ema.halflife_images", "20000")
-        config = "fashion_mnist/baseline_unet"
-        found.append(Task("fashion", config, data, 300_032, 44_992, {", dually": DUAL}, root))
+        root = ("--data.source.root", str(fashion))
+        config, energy = "fashion_mnist/baseline_unet", (*ENERGY, *DUAL)
+        found.append(Task("fashion", config, data, 40_000, 6_016, root, energy))
     return found
 
 
@@ -101,35 +103,30 @@ def train(
     task: Task, seeds: Sequence[int], out: Path, jobs: int
 ) -> dict[str, tuple[int, list[Path]]]:
     """What is missing; of each arm the images of a run and its runs, by seed."""
-    equal = round(task.distilled * WITHOUT_TEACHER / 64) * 64
+    equal = round(task.distilled * WITHOUT_TEACHER / 32) * 32
 
-    def folder(arm: str, seed: int) -> Path:
-        return out / task.name / f"{arm.replace(', ', '_').replace(' ', '_')}_{seed}"
+    def runs(arm: str, images: int, seeds: Sequence[int] = seeds) -> dict[int, Path]:
+        name = arm.replace("'", "").replace(" ", "_")
+        arms[arm] = images, [out / task.name / f"{name}_{seed}" for seed in seeds]
+        return dict(zip(seeds, arms[arm][1], strict=True))
+
+    def few(seed: int) -> list[str]:
+        return [*task.arguments(seed, task.distilled), *task.energy]
 
     arms: dict[str, tuple[int, list[Path]]] = {}
-    teachers = {folder(TEACHER, seed): task.arguments(seed, task.images) for seed in seeds}
-    train_missing(teachers, jobs)
-    arms[TEACHER] = task.images, list(teachers)
-    for name, objective in task.objectives.items():
-        taught, alone = f"distilled{name}", f"data alone{name}"
-        few = {s: [*task.arguments(s, task.distilled), *ENERGY, *objective] for s in seeds}
-        distilled = {folder(taught, s): [str(folder(TEACHER, s)), *few[s]] for s in seeds}
-        train_missing(distilled, jobs, "distil")
-        scratch = {
-            folder(alone, s): [*task.arguments(s, equal), *ENERGY, *objective] for s in seeds
-        }
-        train_missing(scratch, jobs)
-        arms |= {taught: (task.distilled, list(distilled)), alone: (equal, list(scratch))}
-    if task.name == "digits":
-        seed = seeds[0]
-        teacher, start = folder(TEACHER, seed), folder("start", seed)
-        save_model(with_weights_of(open_model(teacher)), start)
-        few = {seed: [*task.arguments(seed, task.distilled), *ENERGY]}
-        parts = {"teacher's weights alone": "--init", "teacher's denoiser alone": "--teacher"}
-        for (arm, option), given in zip(parts.items(), (start, teacher), strict=True):
-            run = folder(arm.replace("'", ""), seed)
-            train_missing({run: [*few[seed], option, str(given)]}, jobs)
-            arms[arm] = task.distilled, [run]
+    teachers = runs("baseline", task.images)
+    train_missing({run: task.arguments(s, task.images) for s, run in teachers.items()}, jobs)
+    taught = runs("distilled", task.distilled)
+    train_missing({run: [str(teachers[s]), *few(s)] for s, run in taught.items()}, jobs, "distil")
+    alone = runs("data alone", equal)
+    train_missing({r: [*task.arguments(s, equal), *task.energy] for s, r in alone.items()}, jobs)
+    seed = seeds[0]
+    save_model(with_weights_of(open_model(teachers[seed])), start := out / task.name / "start")
+    parts = {"teacher's weights alone": ("--init", start)}
+    parts["teacher's denoiser alone"] = "--teacher", teachers[seed]
+    for arm, (option, given) in parts.items():
+        run = runs(arm, task.distilled, [seed])[seed]
+        train_missing({run: [*few(seed), option, str(given)]}, jobs)
     return arms
 
 
@@ -151,7 +148,7 @@ def measure(
         row: dict[str, Any] = {"arm": arm, "images": images, "losses": [], "blocks": []}
         row |= {"distances": [], "steps": 0, "rises": 0}
         for run in folders:
-            opened = OpenedModel.at(run)
+            opened = OpenedModel.at(run / "export")
             model, settings = opened.saved, measurement.settings
             sigma_data = float(model.denoiser.sigma_data)  # type: ignore[arg-type]
             losses = held_out_losses(model.denoiser, held_out, SIGMAS, sigma_data)
