@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.composition.correctors import corrected
-from energydiff.energies import GaussianMixture, Mixture, Negation, Sum, Temperature
+from energydiff.energies import GaussianMixture, Mixture, Sum, Temperature
 from energydiff.progress import progress
 from energydiff.sampling import Ancestral, Heun, SequentialMonteCarlo, karras_sigmas
 
@@ -31,8 +31,8 @@ COMPOSED: dict[str, Sum] = {
     "mixture at T = ½": Temperature(modes(-2.0, 2.0, std=[0.3, 0.6]), 0.5),
     "mixture at T = 2": Temperature(modes(-2.0, 2.0, std=[0.3, 0.6], weights=[0.2, 0.8]), 2.0),
     "one mode without the other": Sum(
-        [modes(-2.0, 2.0, std=0.5), Negation(Mixture([modes(2.0, std=0.6), modes(0.0, std=4.0)]))],
-        [2.0, 1.0],
+        [modes(-2.0, 2.0, std=0.5), Mixture([modes(2.0, std=0.6), modes(0.0, std=4.0)])],
+        [2.0, -1.0],
     ),
 }
 

@@ -24,9 +24,9 @@ def corrected(energy: Sum, sigmas: Tensor, count: int, seed: int = 0) -> tuple[T
     """``count`` samples at σ_min of one population, and its lowest effective sample size, a share.
 
     Args:
-        energy: a sum of members with scores; its own values are not asked for.
+        energy: a sum of densities, negated ones by their weights; its values are not asked for.
     """
-    generator, total = torch.Generator().manual_seed(seed), sum(energy.weights)
+    generator, total = torch.Generator().manual_seed(seed), energy.densities
 
     def normal() -> Tensor:
         return torch.randn(count, *energy.shape, generator=generator).double()
