@@ -54,11 +54,18 @@ class Arm:
     more: tuple[str, ...] = ()
 
 
+DENOISING = ("--model.objective", "energydiff.diffusion.DenoisingScoreMatching")
+LIGHTLY = (
+    "--model.objective",
+    '{"class_path": "DualScoreMatching", "init_args": {"time_weight": 0.2}}',
+)
 DUAL = ("--model.objective", "energydiff.diffusion.DualScoreMatching")
 CONVEX = ("--model.parametrization", "convex", "--model.backbone", "InputConvex")
 ARMS = {
     "digits": [
         Arm("natural, dense", "digits/natural_dense"),
+        Arm("natural, dense, w = .2", "digits/natural_dense", LIGHTLY),
+        Arm("natural, dense, denoising alone", "digits/natural_dense", DENOISING),
         Arm("natural, convolutional", "digits/natural_conv"),
         Arm("convex", "digits/convex_mlp"),
         Arm("default, MLP", "digits/energy_mlp"),
@@ -107,7 +114,7 @@ def main() -> None:
 
 def folder(out: Path, task: str, seed: int, arm: Arm) -> Path:
     """Where one run lives."""
-    return out / f"{task}_{arm.name.replace(', ', '_')}_{seed}"
+    return out / f"{task}_{arm.name.replace(',', '').replace(' ', '_')}_{seed}"
 
 
 def arguments(task: str, seed: int, arm: Arm, points: Path) -> list[str]:
@@ -218,7 +225,7 @@ def training_step(model: Any) -> Callable[[], None]:
     batch = NoisyBatch(x0, torch.logspace(-1.5, 1, 64), torch.randn_like(x0), model.sigma_data)
 
     def step() -> None:
-        model.train()
+        model.train().requires_grad_(True)  # a saved model comes without
         sum(part.mean() for part in objective(model, batch).values()).backward()  # type: ignore[union-attr]
 
     return step
