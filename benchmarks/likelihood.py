@@ -5,6 +5,7 @@ images with noise σ_min on them; docs/likelihood.md says what the columns mean.
 """
 
 import argparse
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def measure(model: SavedModel, raw: Tensor, probes: int | None, levels: int) -> 
             "lossless bits/dim": _mean(
                 lossless_bits_per_dim(value, x, raw, low, model.normalization)
             ),
-            "minus ODE, nats": _mean(value - nats["ODE"]),
+            "minus ODE, bits/dim": _mean((value - nats["ODE"]) / (denoiser.dim * math.log(2))),
             "CPU seconds": (seconds[name], 0.0),
         }
         for name, value in nats.items()

@@ -2,7 +2,13 @@
 
 from energydiff.diffusion.batch import NoisyBatch
 from energydiff.diffusion.calibration import anchor_gauge, calibrate_gauge
-from energydiff.diffusion.noise import LogNormal, LogUniform, NoiseLevels, UniformTime
+from energydiff.diffusion.noise import (
+    CoveringLogNormal,
+    LogNormal,
+    LogUniform,
+    NoiseLevels,
+    UniformTime,
+)
 from energydiff.diffusion.noise_blind import EnergyMatching, EquilibriumMatching
 from energydiff.diffusion.objective import (
     DenoisingScoreMatching,
@@ -14,6 +20,7 @@ from energydiff.diffusion.penalties import MonotoneDenoiser, Penalised, RisingFr
 from energydiff.diffusion.teacher import Teacher
 
 __all__ = [
+    "CoveringLogNormal",
     "DenoisingScoreMatching",
     "DualScoreMatching",
     "EnergyMatching",

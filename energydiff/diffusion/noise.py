@@ -54,6 +54,44 @@ class LogUniform(NoiseLevels):
 
 
 @dataclass(frozen=True)
+class CoveringLogNormal(NoiseLevels):
+    """A :class:`LogNormal`, but for a share of the draws that is log-uniform over a range.
+
+    A log-normal chosen for the quality of samples leaves the ends of the range they are drawn on
+    to a few draws in a hundred. A likelihood adds up ∂E/∂log σ over all of it, so an energy that
+    is to be one is trained there too (docs/likelihood.md).
+
+    Args:
+        mean, std: of ln σ, as of :class:`LogNormal`.
+        sigma_min, sigma_max: the range, units of x.
+        share: of the draws that cover it, between 0 and 1.
+    """
+
+    mean: float = -0.8
+    std: float = 1.0
+    sigma_min: float = 0.02
+    sigma_max: float = 20.0
+    share: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise UserError(f"noise share is {self.share}; it must lie between 0 and 1.")
+        LogNormal(self.mean, self.std)  # which refuse what is none
+        NoiseRange(self.sigma_min, self.sigma_max)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """σ for u in (0, 1), elementwise: the lowest u cover the range."""
+        # Either part of (0, 1) is stretched to all of it, of which its ends are not.
+        end = torch.finfo(u.dtype).eps / 2
+        covering, rest = u / self.share, (u - self.share) / (1 - self.share)
+        return torch.where(
+            u < self.share,
+            LogUniform(self.sigma_min, self.sigma_max).quantile(covering),
+            LogNormal(self.mean, self.std).quantile(rest.clamp(end, 1 - end)),
+        )
+
+
+@dataclass(frozen=True)
 class UniformTime(NoiseLevels):
     """σ = t/(1 − t) with t uniform in (0, 1): the noise of flow matching's x_t = (1 − t) x0 + tε,
     which is x = x0 + σε divided by 1 + σ."""

@@ -63,18 +63,21 @@ class DenoisingScoreMatching(Objective):
 
 @dataclass(frozen=True)
 class DualScoreMatching(Objective):
-    """The denoising loss and w (σ²/(σ²+σ_d²)) ((∂E/∂log σ − (d − ‖ε‖²)) / d)².
+    """The denoising loss and w (σ/σ_d)^p ((∂E/∂log σ − (d − ‖ε‖²)) / d)².
 
     The residual is taken per dimension, as the denoising loss is: weighed by its variance 2d
     instead, its noise drowns the denoising gradient of large images and is idle in two dimensions
-    (docs/results/lyapunov.md). The factor σ²/(σ²+σ_d²) measures it in units of φ: a constant weight
-    costs quality.
+    (docs/results/lyapunov.md). p = 0 weighs it in nats, p = 2 in units of the potential φ, of which
+    E holds (σ_d/σ)φ: the first costs quality, the second leaves E at the lowest noise to chance
+    and, at the highest, nothing to learn it by (docs/results/likelihood.md).
 
     Args:
         time_weight: w.
+        noise_power: p; lower for a better likelihood, at a price in quality.
     """
 
-    time_weight: float = 3.2
+    time_weight: float = 1.0
+    noise_power: float = 1.0
     parts = ("denoising", "time_score")
     fixes_gauge = True
 
@@ -84,6 +87,8 @@ class DualScoreMatching(Objective):
                 f"time_weight is {self.time_weight}; give a positive weight, or use"
                 " DenoisingScoreMatching."
             )
+        if not 0 <= self.noise_power <= 2:
+            raise UserError(f"noise_power is {self.noise_power}; it must lie between 0 and 2.")
 
     def prepare(self, denoiser: Denoiser) -> None:
         super().prepare(denoiser)
@@ -98,7 +103,7 @@ class DualScoreMatching(Objective):
         _, grad, time_score = energy.value_and_grads(x, sigma, batch.label)
         denoised = x - per_sample(sigma, x).square() * grad
         residual = time_score - batch.time_target
-        weight = self.time_weight * sigma.square() / (sigma.square() + batch.sigma_data**2)
+        weight = self.time_weight * (sigma / batch.sigma_data) ** self.noise_power
         return {
             "denoising": _denoising(denoised, batch),
             "time_score": weight * (residual / energy.dim).square(),

@@ -69,7 +69,7 @@ def test_every_image_has_a_loss_of_its_own() -> None:
 
 
 def dual_parts(energy: Energy, batch: NoisyBatch) -> dict[str, Tensor]:
-    return DualScoreMatching(time_weight=0.5)(energy, batch)
+    return DualScoreMatching(time_weight=0.5, noise_power=0.8)(energy, batch)
 
 
 def test_the_denoising_part_of_the_dual_loss_is_the_denoising_loss() -> None:
@@ -93,7 +93,7 @@ def test_the_time_score_of_an_exact_energy_meets_its_target_on_average(sigma: fl
     correlated = residual * (x.square().sum(1) - x.square().sum(1).mean())
     assert abs(correlated.mean().item()) < 5 * correlated.std().item() / len(x) ** 0.5
     part = dual_parts(energy, batch)["time_score"]
-    weight = 0.5 * sigma**2 / (sigma**2 + STD**2)
+    weight = 0.5 * (sigma / STD) ** 0.8
     assert part.mean().item() == pytest.approx(
         weight * residual.square().mean().item() / DIM**2, rel=1e-9
     )
@@ -120,3 +120,5 @@ def test_an_unconstrained_denoiser_has_no_time_score() -> None:
 def test_a_weight_of_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="time_weight is 0"):
         DualScoreMatching(time_weight=0)
+    with pytest.raises(UserError, match="noise_power is 3"):
+        DualScoreMatching(noise_power=3)
