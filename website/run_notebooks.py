@@ -35,6 +35,7 @@ def run(notebook: Any) -> None:
         client = NotebookClient(
             notebook,
             timeout=1_200,
+            startup_timeout=600,  # a busy machine imports slowly
             kernel_name="python3",
             record_timing=False,
             coalesce_streams=True,
