@@ -55,16 +55,12 @@ class Arm:
 
 
 DENOISING = ("--model.objective", "energydiff.diffusion.DenoisingScoreMatching")
-LIGHTLY = (
-    "--model.objective",
-    '{"class_path": "DualScoreMatching", "init_args": {"time_weight": 0.2}}',
-)
 DUAL = ("--model.objective", "energydiff.diffusion.DualScoreMatching")
 CONVEX = ("--model.parametrization", "convex", "--model.backbone", "InputConvex")
 ARMS = {
     "digits": [
         Arm("natural, dense", "digits/natural_dense"),
-        Arm("natural, dense, w = .2", "digits/natural_dense", LIGHTLY),
+        Arm("natural, dense, w = 3.2", "digits/natural_dense", DUAL),
         Arm("natural, dense, denoising alone", "digits/natural_dense", DENOISING),
         Arm("natural, convolutional", "digits/natural_conv"),
         Arm("convex", "digits/convex_mlp"),
