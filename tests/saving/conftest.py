@@ -40,6 +40,7 @@ def network(backbone: str = "mlp", parametrization: str = "inner_product") -> De
     with torch.no_grad():
         for value in model.state_dict().values():
             value.add_(0.1 * torch.rand_like(value))
+    model.load_state_dict(model.state_dict())  # what is derived of them follows
     return model
 
 

@@ -95,8 +95,8 @@ def rewrite(file: Path, **changed: Any) -> None:
         ("model_index.json", {"vae": ["diffusers", "AutoencoderKL"]}, "pipeline of .*unet, vae"),
         (
             "model_index.json",
-            {"unet": ["brought", "Net"]},
-            "brought has not been imported.*--import",
+            {"unet": ["from_elsewhere", "Net"]},
+            "from_elsewhere has not been imported.*--import",
         ),
         ("unet/config.json", {"num_class_embeds": 4}, "takes classes"),
         ("unet/config.json", {"sample_size": None}, "does not say in_channels and sample_size"),
