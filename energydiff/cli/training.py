@@ -1,30 +1,37 @@
 """``energydiff fit``, ``validate`` and ``test``: LightningCLI with what one value fixes linked."""
 
-import argparse
 import json
 import math
-import platform
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-import torch
-import yaml
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from energydiff.cli.parser import Imported, Parser, values
+from energydiff.cli.parser import Imported, values
+from energydiff.cli.save_run import SaveRun
+from energydiff.cli.training_parser import (
+    TrainerHelp,
+    TrainingParser,
+    arrange,
+    modules_named_in,
+)
+from energydiff.cli.training_settings import (
+    batches_of,
+    fix_paths,
+    require_ranges,
+    require_strategy,
+    steps_of,
+)
 from energydiff.console import quiet_lightning
 from energydiff.errors import UserError
-from energydiff.files import sweep, write_json, write_whole
-from energydiff.plain_yaml import read_yaml
+from energydiff.files import sweep
 from energydiff.registry import import_modules
 from energydiff.saving import LAST_CHECKPOINT, open_model
 from energydiff.training.checkpoint import (
@@ -36,10 +43,10 @@ from energydiff.training.checkpoint import (
 )
 from energydiff.training.data import DiffusionData
 from energydiff.training.defaults import TRAINER
-from energydiff.training.ema import EMA, require_averageable
+from energydiff.training.ema import EMA
 from energydiff.training.finish import CalibrateAndExport, is_exported
 from energydiff.training.guard import NonFiniteGuard
-from energydiff.training.loggers import keep_in_run, log_configuration, run_loggers
+from energydiff.training.loggers import keep_in_run, run_loggers
 from energydiff.training.module import DiffusionModule
 from energydiff.training.monitor import LyapunovMonitor
 from energydiff.training.progress import progress_bar
@@ -54,34 +61,6 @@ from energydiff.training.stream_module import StreamModule
 from energydiff.training.teaching import learn_from
 from energydiff.training.throughput import Throughput
 
-
-class SaveRun(SaveConfigCallback):
-    """Writes the resolved configuration and the environment into the run folder, and tells the
-    loggers, on fit."""
-
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        run = Path(trainer.default_root_dir)
-        run.mkdir(parents=True, exist_ok=True)
-        assert isinstance(pl_module, StreamModule)
-        changes = "".join(
-            f"# {change['setting']}: {change['from']} until image {change['images']},"
-            f" then {change['to']}\n"
-            for change in pl_module.config.get("changed", [])
-        )
-        settings = self.parser.dump(self.config, skip_none=False)
-        write_whole(run / "config.yaml", f"{changes}{settings}".encode())
-        environment = {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
-            "packages": {d.name: d.version for d in distributions()},
-        }
-        write_json(run / "environment.json", environment)
-        log_configuration(trainer.loggers, pl_module.config)
-
-
 RUN = "runs/default"
 COMMANDS = {
     "fit": "Trains a model; the same command resumes a run that was cut off.",
@@ -90,20 +69,6 @@ COMMANDS = {
     "distil": "Trains a model on what a trained denoiser says of noisy data; the same command"
     " resumes a run that was cut off.",
 }
-
-
-# Parts of the help, in order.
-HELP = {
-    "data": "data",
-    "model": "model, noise levels, learning rate, images",
-    "ema": "averaged weights",
-    "monitor": "what is watched",
-    "finish": "what the end of fit does",
-}
-
-
-class TrainingParser(Parser, LightningArgumentParser):
-    """Lightning's parser, with the manners of the other commands."""
 
 
 class EnergyDiffCLI(LightningCLI):
@@ -163,21 +128,19 @@ class EnergyDiffCLI(LightningCLI):
             "--ckpt_path", type=str | None, help="The run folder's last checkpoint by default."
         )
         parser.add_argument("--import", action=Imported, default=[])
-        parser.add_argument(
-            "--trainer.help", action=_TrainerHelp, help="Show its options and exit."
-        )
+        parser.add_argument("--trainer.help", action=TrainerHelp, help="Show its options and exit.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Modules first: those that are named, and those that lie beside a configuration."""
         files = [Path(file) for file in values(args, "-c", "--config")]
         sys.path += [str(file.parent.resolve()) for file in files]
-        modules = [m for file in files for m in _imports(file)]
+        modules = [m for file in files for m in modules_named_in(file)]
         import_modules(modules)
-        _arrange(parser)
+        arrange(parser)
         self.config = parser.parse_args(args)
-        _require_ranges(self.config)
-        _require_strategy(self.config)
-        _fix_paths(self.config)
+        require_ranges(self.config)
+        require_strategy(self.config)
+        fix_paths(self.config)
         self.run = Path(self.config.trainer.default_root_dir or RUN)
         keep_in_run(self.config, self.run)
         self.config["import"] = list(dict.fromkeys([*modules, *values(args, "--import")]))
@@ -240,12 +203,12 @@ class EnergyDiffCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data.batch_size", "model.batch_size")
         parser.link_arguments(
-            ("model.total_images", "data.batch_size"), "trainer.max_steps", compute_fn=_steps
+            ("model.total_images", "data.batch_size"), "trainer.max_steps", compute_fn=steps_of
         )
         parser.link_arguments(
             ("val_every_images", "data.batch_size", "trainer.accumulate_grad_batches"),
             "trainer.val_check_interval",
-            compute_fn=_batches,
+            compute_fn=batches_of,
         )
 
     def instantiate_classes(self) -> None:
@@ -416,100 +379,6 @@ class EnergyDiffCLI(LightningCLI):
         assert self.checkpoint is not None
         self.checkpoint.require_measurable(self.model)
         loop(self.model, ckpt_path=self.ckpt_path, weights_only=True, datamodule=self.datamodule)
-
-
-PRECISIONS = ("32", "32-true", "bf16", "bf16-mixed")
-
-
-def _require_ranges(config: Any) -> None:
-    """``UserError`` for numbers that Lightning would stumble over."""
-    for name in ("val_every_images", "checkpoint_every_images", "keep_every_images", "keep_best"):
-        if config[name] < 0:
-            raise UserError(f"{name} is {config[name]}; it must be at least 0 (never).")
-    if config.keep_best and not config.val_every_images:
-        raise UserError(
-            f"keep_best {config.keep_best} needs held-out losses to choose by: set val_every_images"
-            " above 0, or leave it out."
-        )
-    if not 0 <= config.seed_everything < 2**32:
-        raise UserError(f"seed_everything is {config.seed_everything}; it must be 0 to 2³² − 1.")
-    precision = str(config.trainer.precision or "32")
-    if precision not in PRECISIONS:
-        # float16: loss scaling overflows on purpose now and then, and an overflow stops a run.
-        raise UserError(
-            f"trainer.precision {precision} is not supported: use 32-true, or bf16-mixed (networks"
-            " in bfloat16, energies in float32)."
-        )
-
-
-def _require_strategy(config: Any) -> None:
-    """``UserError`` before Lightning asks for what the strategy would need."""
-    name = config.trainer.strategy
-    if isinstance(name, str) and name in StrategyRegistry:
-        require_averageable(StrategyRegistry[name]["strategy"], name)
-    if name == "fsdp2" and config.get("model.compile"):
-        raise UserError(
-            "trainer.strategy fsdp2 and model.compile do not go together: a compiled energy would"
-            " miss weights that are elsewhere; use ddp, or leave model.compile out."
-        )
-
-
-def _fix_paths(config: Any) -> None:
-    """Paths to the data and a teacher, made absolute: what is recorded holds from any folder."""
-    for name in ("data.source.init_args.root", "teacher"):
-        if path := config.get(name):
-            config[name] = type(path)(Path(path).expanduser().resolve())
-
-
-def _steps(total_images: int, batch_size: int) -> int:
-    return math.ceil(total_images / max(1, batch_size))  # the data module refuses less than 1
-
-
-NEVER = 10**12
-
-
-def _batches(every_images: int, batch_size: int, accumulate: int) -> int:
-    if every_images == 0:
-        return NEVER
-    return max(1, every_images // max(1, batch_size)) * accumulate
-
-
-class _TrainerHelp(argparse.Action):
-    """``--trainer.help``: the hundreds of lines that the other help leaves out."""
-
-    def __init__(self, option_strings: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, 0, help=kwargs["help"])
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        assert isinstance(parser, TrainingParser) and parser.groups is not None
-        parser._action_groups = [parser.groups["trainer"]]
-        parser.print_help()
-        parser.exit()
-
-
-def _arrange(parser: LightningArgumentParser) -> None:
-    """What people change comes first in the help, and Lightning's part not at all."""
-    groups = []
-    for name, title in HELP.items():
-        if parser.groups and name in parser.groups:
-            parser.groups[name].title = title
-            groups.append(parser.groups[name])
-    (options,) = (group for group in parser._action_groups if group.title == "options")
-    parser._action_groups = [*groups, options]
-
-
-def _imports(file: Path) -> list[str]:
-    """The modules that a configuration names."""
-    try:
-        content = read_yaml(file.read_text(), str(file))
-    except OSError:  # the parser says so
-        return []
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file} is no configuration: {' '.join(str(error).split())}.") from error
-    modules = content.get("import", []) if isinstance(content, dict) else []
-    if not (isinstance(modules, list) and all(isinstance(name, str) for name in modules)):
-        raise UserError(f"import in {file} must be a list of modules, as in [mynet].")
-    return modules
 
 
 def main(arguments: Sequence[str]) -> int:
