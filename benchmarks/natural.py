@@ -10,7 +10,6 @@ Euler's method and a guard of it that also asks for the total.
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from energydiff.denoisers import EnergyDenoiser, NaturalEnergy
 from energydiff.diffusion import DenoisingScoreMatching, DualScoreMatching, NoisyBatch
 from energydiff.errors import sentences
 from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings
+from energydiff.evaluation.cost import timings
 from energydiff.files import write_json
 from energydiff.likelihood import bits_per_dim, held_out_losses
 from energydiff.memorisation.trainings import train_missing
@@ -42,7 +42,7 @@ from energydiff.sampling import Euler, Guarded, Trace, certify, karras_sigmas
 from energydiff.saving import SavedModel, open_model
 
 STEPS = (6, 18, 64)
-LEAST = 0.05  # seconds that a time is taken over
+ROUNDS = 31  # of what is timed in turn
 
 
 @dataclass(frozen=True)
@@ -202,14 +202,12 @@ def table(rows: list[dict[str, Any]], title: str) -> Table:
 
 def costs(runs: list[Path], names: list[str]) -> Table:
     """Processor time of a training step and of a denoiser call, in turn, over the last arm's."""
-    models = [open_model(run).denoiser for run in runs]
+    models = dict(zip(names, (open_model(run).denoiser for run in runs), strict=True))
     result = Table("time, over the last", *names)
     for what, work in {"step": training_step, "call": denoiser_call}.items():
-        best = [float("inf")] * len(models)
-        for _ in range(7):
-            for k, model in enumerate(models):
-                best[k] = min(best[k], seconds(work(model)))
-        result.add_row(what, *(f"{time / best[-1]:.2f}" for time in best))
+        taken = timings({name: work(model) for name, model in models.items()}, ROUNDS, "cpu")
+        last = taken[names[-1]]
+        result.add_row(what, *(f"{timing.over(last).median:.2f}" for timing in taken.values()))
     return result
 
 
@@ -235,15 +233,6 @@ def denoiser_call(model: Any) -> Callable[[], None]:
         model.eval().value_and_grad(x, 0.5)
 
     return call
-
-
-def seconds(work: Callable[[], None]) -> float:
-    """Processor time of one call, over as many as take :data:`LEAST`."""
-    start, count = time.process_time(), 0
-    while (passed := time.process_time() - start) < LEAST:
-        work()
-        count += 1
-    return passed / count
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the configurations claim of each other."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import torch
 import yaml
 
 from energydiff import potentials
+from energydiff.cli.complete import CompletionCLI
+from energydiff.cli.distil import DistilCLI
+from energydiff.cli.training import EnergyDiffCLI
 from energydiff.denoisers import build_denoiser
 from energydiff.diffusion import DenoisingScoreMatching, DualScoreMatching, NoisyBatch
 from energydiff.evaluation.cost import operations
@@ -56,3 +60,10 @@ def test_an_energy_unet_differs_from_its_baseline_in_the_model_alone_and_costs_a
             config["model"].pop(key, None)
         del config["trainer"]["default_root_dir"]
     assert energy == baseline
+
+
+@pytest.mark.parametrize("command", [EnergyDiffCLI, DistilCLI, CompletionCLI])
+def test_examples_in_the_help_name_configurations_there_are(command: type[EnergyDiffCLI]) -> None:
+    for example in command.examples:
+        (name,) = re.findall(r"--config configs/(\S+)", example)
+        assert (CONFIGS / name).is_file()

@@ -16,7 +16,10 @@ class DistilCLI(EnergyDiffCLI):
     """``fit`` with a teacher, from the teacher's weights where they fit."""
 
     given = " TEACHER"
-    examples = ("runs/digits/baseline_unet --config configs/digits/distilled_unet.yaml",)
+    examples = (
+        "runs/digits/baseline_unet --config configs/digits/energy_unet.yaml"
+        " --model.total_images 24000",
+    )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)

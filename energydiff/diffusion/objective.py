@@ -69,7 +69,7 @@ class DualScoreMatching(Objective):
     instead, its noise drowns the denoising gradient of large images and is idle in two dimensions
     (docs/results/lyapunov.md). p = 0 weighs it in nats, p = 2 in units of the potential φ, of which
     E holds (σ_d/σ)φ: the first costs quality, the second leaves E at the lowest noise to chance
-    and, at the highest, nothing to learn it by (docs/results/likelihood.md).
+    (docs/results/likelihood.md).
 
     Args:
         time_weight: w.

@@ -73,7 +73,7 @@ class Composition(Energy):
         self.shape = shapes[0]
         self.num_classes = max(classes, default=0)
         self.members = nn.ModuleList(members)
-        self.noise = _common_noise(name, members)
+        self.noise = common_noise(name, members)
         pairs = zip(self.weights, members, strict=True)
         self.densities = sum(weight * member.densities for weight, member in pairs)
 
@@ -257,7 +257,7 @@ def _own_labels(members: Sequence[Energy], labels: Sequence[int]) -> tuple[int, 
     return tuple(labels)
 
 
-def _common_noise(name: str, members: Sequence[Energy]) -> NoiseRange | None:
+def common_noise(name: str, members: Sequence[Denoiser]) -> NoiseRange | None:
     """The noise levels that all members are made for."""
     ranges = [member.noise for member in members if member.noise is not None]
     if not ranges:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from energydiff.energies.base import Denoiser, Sigma
+from energydiff.energies.composition import common_noise
 from energydiff.errors import UserError
 
 
@@ -36,7 +37,7 @@ class ScoreSum(Denoiser):
             )
         self.members = nn.ModuleList(denoisers)
         self.weights, self.labels = tuple(weights), tuple(labels)
-        self.shape, self.noise = denoisers[0].shape, denoisers[0].noise
+        self.shape, self.noise = denoisers[0].shape, common_noise("ScoreSum", denoisers)
 
     def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
         moved = x

@@ -105,8 +105,8 @@ def _halves(draws: Tensor) -> Tensor:
 def _normal_scores(draws: Tensor) -> Tensor:
     """Ranks among all draws, ties at their mean, as quantiles of a standard normal."""
     flat = draws.flatten(0, 1)
-    ordered = flat.movedim(0, -1).contiguous().sort(dim=-1).values
     values = flat.movedim(0, -1).contiguous()
+    ordered = values.sort(dim=-1).values
     low = torch.searchsorted(ordered, values)
     rank = 0.5 * (low + torch.searchsorted(ordered, values, right=True) + 1)
     scores = torch.special.ndtri((rank - 0.375) / (len(flat) + 0.25))
