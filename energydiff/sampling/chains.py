@@ -25,7 +25,7 @@ def split_rhat(draws: Tensor) -> Tensor:
         UserError: fewer than four draws.
     """
     halves = _halves(draws)
-    folded = (halves - halves.flatten(0, 1).median(0).values).abs()
+    folded = (halves - halves.flatten(0, 1).quantile(0.5, dim=0)).abs()
     return torch.maximum(_rhat(_normal_scores(halves)), _rhat(_normal_scores(folded)))
 
 
