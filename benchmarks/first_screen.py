@@ -1,8 +1,9 @@
 """The picture at the head of README: samples of a trained energy, each above its falling V.
 
 ``python -m benchmarks.first_screen runs/fashion_mnist/energy_unet`` draws the samples of the seeds
-from 0 on, none left out, by Heun's method, and writes ``docs/images/samples_28.png``: the first
-seven above their own V and the change of V in each step, the rest in grey.
+from 0 on, none left out, by Heun's method; a model of classes takes them in turn. It writes
+``docs/images/samples_28.png``: the first seven above their own V and the change of V in each step,
+the rest in grey.
 """
 
 import argparse
@@ -24,7 +25,8 @@ def main() -> None:
     saved = open_model(given.model)
     model = saved.denoiser
     sampler = Heun(karras_sigmas(18, *model.require_noise()), final_denoise=True)
-    result = draw_samples(model, sampler, range(given.samples), Drawing(accelerator="cpu"))
+    how = Drawing(labels=tuple(range(model.num_classes)), accelerator="cpu")
+    result = draw_samples(model, sampler, range(given.samples), how)
     assert result.trace is not None
     samples_with_traces(result.samples, result.trace, saved.normalization, given.out)
     print(certify(result.trace))

@@ -122,7 +122,7 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
             points,
         ),
         Task("digits, Energy Transformer", "digits/energy_transformer", EvaluationData()),
-        Task("digits, U-Net", "digits/energy_unet", EvaluationData()),
+        Task("digits, U-Net", "digits/energy_inner_product", EvaluationData()),
     ]
     if options.fashion:
         data = EvaluationData(Idx(options.fashion, labels=True))

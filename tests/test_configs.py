@@ -45,6 +45,7 @@ def step_operations(config: dict[str, Any], shape: tuple[int, ...]) -> int:
         ("folder", "", (3, 64, 64)),
         ("folder", "_small", (3, 32, 32)),
         ("fashion_mnist", "", (1, 28, 28)),
+        ("digits", "", (1, 8, 8)),
     ],
 )
 def test_an_energy_unet_differs_from_its_baseline_in_the_model_alone_and_costs_as_much(
