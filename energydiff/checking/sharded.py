@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from energydiff.checking.measures import Answers, Asked, States, answers
+from energydiff.derivatives import full_precision
 from energydiff.energies import Energy
 from energydiff.errors import UserError
 from energydiff.registry import class_name
@@ -87,6 +88,7 @@ def _work(rank: int, ranks: int, device_type: str, folder: Path) -> None:
     asked, states, learning = torch.load(folder / "asked.pt", weights_only=False)
     asked.to(device_type)
     share_weights(asked, init_device_mesh(device_type, (ranks,)))
-    found = answers(asked, states.part(rank, ranks), learning)
+    with full_precision(torch.device(device_type)):
+        found = answers(asked, states.part(rank, ranks), learning)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()

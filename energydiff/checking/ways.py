@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from energydiff.checking.measures import Answers, Asked, States, answers
 from energydiff.checking.sharded import answers_in_parts, require_shareable
+from energydiff.derivatives import full_precision
 from energydiff.energies import Energy
 from energydiff.errors import UserError
 from energydiff.saving import SavedModel, describe, rebuild, tensors
@@ -63,11 +64,12 @@ def ways_of(
                 part.eval()
         return model
 
+    full = partial(full_precision, device)  # where PyTorch's own choice is TF32 for convolutions
     ways = [
         Way("float32, sampling", evaluating),
-        Way("float32, training", training, learning=True),
+        Way("float32, training", training, full, learning=True),
         Way("bf16-mixed, training", training, lambda: _autocast(device), BFLOAT16, True),
-        Way("SDPA unfused, training", training, learning=True, ask=_unfused),
+        Way("SDPA unfused, training", training, full, learning=True, ask=_unfused),
         Way("exported and loaded", lambda: _loaded(model, device)),
     ]
     left_out = {}
@@ -78,7 +80,7 @@ def ways_of(
     if compiled and hasattr(energy, "compiler"):
         ways += [
             Way("compiled, sampling", lambda: _compiled(evaluating())),
-            Way("compiled, training", lambda: _compiled(training()), learning=True),
+            Way("compiled, training", lambda: _compiled(training()), full, learning=True),
         ]
     else:
         left_out["compiled"] = "a closed form is not" if compiled else "left out"

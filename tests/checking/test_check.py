@@ -177,8 +177,10 @@ def test_a_kernel_that_is_wrong_in_one_precision_is_found() -> None:
 
 def test_fused_attention_is_looked_at_where_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU from 128 tokens on: its backward written by hand is what training differentiates."""
-    small = EnergyTransformer((1, 4, 4), width=8, heads=2)
-    large = EnergyTransformer((1, 12, 12), 1, width=8, heads=2)
+    small, large = (
+        EnergyTransformer(shape, 1, 8, ["feedforward"], ["attention"], heads=2)
+        for shape in ((1, 4, 4), (1, 8, 16))
+    )
     found = checked(moved(large, "scalar"))
     assert not failures(found)
     assert found["SDPA unfused, training"].findings
