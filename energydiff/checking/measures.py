@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from energydiff.energies import Energy
 from energydiff.energies.base import per_sample
@@ -61,15 +61,21 @@ class States:
         weights = noise(count, *energy.shape) * size, noise(count)
         return cls(x, sigma, label, tuple(directions), weights)
 
-    def to(self, like: Tensor) -> "States":
-        """In the type and on the device of a tensor."""
-        label = None if self.label is None else self.label.to(like.device)
+    def to(self, device: torch.device, dtype: torch.dtype) -> "States":
+        """The same elsewhere, or in another type."""
+        return self._each(lambda t: t.detach().to(device, dtype if t.is_floating_point() else None))
+
+    def part(self, rank: int, ranks: int) -> "States":
+        """Those that one process of several looks at, which are theirs in order."""
+        return self._each(lambda t: t.tensor_split(ranks)[rank])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "States":
         return States(
-            self.x.detach().to(like),
-            self.sigma.to(like),
-            label,
-            tuple(v.to(like) for v in self.directions),
-            (self.weights[0].to(like), self.weights[1].to(like)),
+            change(self.x),
+            change(self.sigma),
+            None if self.label is None else change(self.label),
+            tuple(change(v) for v in self.directions),
+            (change(self.weights[0]), change(self.weights[1])),
         )
 
 
@@ -108,25 +114,41 @@ class Answers:
     training: Tensor
 
 
-def answers(energy: Energy, states: States, learning: bool) -> Answers:
-    """Of a model in its own precision, training or not as it is.
+class Asked(nn.Module):
+    """A model with all that is asked of it as its forward pass, as a training step is."""
+
+    def __init__(self, energy: Energy) -> None:
+        super().__init__()
+        self.energy = energy
+
+    def forward(self, states: States) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """``grad`` and ``slope`` of :class:`Answers`, and what ``training`` is the gradient of."""
+        given = states.x, states.sigma, states.label
+        _, grad = self.energy.value_and_grad(*given)
+        alone = -self.energy.score(*given)
+        _, third, slope = self.energy.value_and_grads(*given)
+        total = (states.weights[0] * third).sum() + (states.weights[1] * slope).sum()
+        return {"with E": grad, "alone": alone, "with ∂E/∂σ": third}, slope, total
+
+
+def answers(asked: Asked, states: States, learning: bool) -> Answers:
+    """Of a model in its own precision, training or not as it is; its gradients are left in it.
 
     learning: whether the training gradient is asked for.
     """
-    tensors = (t for t in energy.state_dict().values() if t.is_floating_point())
-    here = states.to(next(tensors, states.x))
-    here.x.requires_grad_(learning and not energy.training)  # a model in training keeps its graph
-    _, grad = energy.value_and_grad(here.x, here.sigma, here.label)
-    alone = -energy.score(here.x, here.sigma, here.label)
-    _, third, slope = energy.value_and_grads(here.x, here.sigma, here.label)
-    parts: tuple[Tensor, ...] = (torch.zeros(0),)
-    learned = [p for p in energy.parameters() if p.requires_grad]
+    tensors = (t for t in asked.state_dict().values() if t.is_floating_point())
+    like = next(tensors, states.x)
+    here = states.to(like.device, like.dtype)
+    # A model in training keeps its graph.
+    here.x.requires_grad_(learning and not asked.energy.training)
+    learned = [p for p in asked.parameters() if p.requires_grad]  # shared out, outside of a call
+    grads, slope, total = asked(here)
+    parts = [torch.zeros(0)]
     if learning and learned:
-        total = (here.weights[0] * third).sum() + (here.weights[1] * slope).sum()
-        parts = torch.autograd.grad(total, learned, allow_unused=True, materialize_grads=True)
-    training = torch.cat([p.flatten() for p in parts])
-    grads = {"with E": grad, "alone": alone, "with ∂E/∂σ": third}
-    return Answers({n: _exact(g) for n, g in grads.items()}, _exact(slope), _exact(training))
+        total.backward()
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in learned]
+    training = torch.cat([_exact(p).flatten() for p in parts])
+    return Answers({n: _exact(g) for n, g in grads.items()}, _exact(slope), training)
 
 
 def measure_reference(
@@ -258,4 +280,5 @@ def _norm(a: Tensor) -> Tensor:
 
 
 def _exact(t: Tensor) -> Tensor:
-    return t.detach().double().cpu()
+    whole: Tensor = getattr(t, "full_tensor", lambda: t)()  # of weights that are shared out
+    return whole.detach().double().cpu()

@@ -20,7 +20,7 @@ FAILED = 3
 SUFFIXES = (".yaml", ".yml")
 
 
-def examine(model: Path, device: str = "cpu", compiled: bool = False) -> bool:
+def examine(model: Path, device: str = "cpu", compiled: bool = False, sharded: bool = True) -> bool:
     """Whether ∇E is the gradient of E in every way that it is computed, by a table.
 
     In float64 against differences of E and of itself: slopes over five step sizes, symmetry of its
@@ -32,6 +32,7 @@ def examine(model: Path, device: str = "cpu", compiled: bool = False) -> bool:
             whose network is looked at with weights moved a little.
         device: Of all ways but the first: cpu, cuda.
         compiled: Also compiled, which takes minutes.
+        sharded: Also with the weights shared out between processes, which take seconds to start.
     """
     saved = untrained(model) if model.suffix in SUFFIXES else energydiff.open_model(model)
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
@@ -40,7 +41,7 @@ def examine(model: Path, device: str = "cpu", compiled: bool = False) -> bool:
     for column in ("way", "what", "relative error", "allowed", ""):
         table.add_column(column)
     holds = True
-    for checked in check(saved, device, compiled):
+    for checked in check(saved, device, compiled, sharded):
         holds &= checked.holds
         if not checked.findings:
             table.add_row(
@@ -57,7 +58,8 @@ def examine(model: Path, device: str = "cpu", compiled: bool = False) -> bool:
 
 def untrained(config: Path) -> SavedModel:
     """The model of a configuration, its weights moved."""
-    module = EnergyDiffCLI("fit", ["--config", str(config), "--trainer.logger", "false"]).model
+    eager = ["--trainer.logger", "false", "--model.compile", "false"]
+    module = EnergyDiffCLI("fit", ["--config", str(config), *eager]).model
     assert isinstance(module, DiffusionModule)
     move_weights(module.denoiser)  # the command line has seeded them
     return module.saved_model()

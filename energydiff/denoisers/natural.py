@@ -62,6 +62,10 @@ class NaturalEnergy(Energy):
         self.network = network
         self.sigma_data = positive_sigma_data(sigma_data)
 
+    @property
+    def normalised(self) -> bool:
+        return True  # K(0, 0) = 0
+
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         dtype = x.dtype if self.training else float64_or_widest(x)
         with torch.autocast(x.device.type, enabled=False):

@@ -53,6 +53,10 @@ class EnergyDenoiser(Energy):
         self.sigma_data = positive_sigma_data(sigma_data)
         self.gauge = Gauge()
 
+    @property
+    def normalised(self) -> bool:
+        return bool(self.gauge.offset.any())  # once it is calibrated
+
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         u, variance = _scale_input(x, sigma, self.sigma_data)
         phi = self.potential(u, _noise_input(sigma), label)

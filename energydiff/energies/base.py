@@ -157,6 +157,11 @@ class Energy(Denoiser):
     def energy(self) -> "Energy":
         return self
 
+    @property
+    def normalised(self) -> bool:
+        """E is −log p_σ with its constant, known or learned: likelihoods can be read from it."""
+        return self.exact
+
     # The arithmetic of compositions, which build on this class and so are imported late.
 
     def __add__(self, other: "Energy") -> "Energy":

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from energydiff.data import Source
-from energydiff.denoisers import EnergyDenoiser, NaturalEnergy
 from energydiff.drawing import draw_samples
 from energydiff.evaluation.candidate import Candidate
 from energydiff.evaluation.cost import operations, timings
@@ -149,12 +148,9 @@ def _nearest(samples: Tensor, train: Source, held_out: Source) -> Nearest:
 
 
 def _bits(model: SavedModel, held_out: Source, device: torch.device) -> float | None:
-    """Of held-out images under noise σ_min, by the energy; ``None`` if its gauge is not set."""
-    energy = model.denoiser
-    if isinstance(energy, EnergyDenoiser):
-        if not bool(energy.gauge.offset.any()):
-            return None
-    elif not isinstance(energy, NaturalEnergy):
+    """Of held-out images under noise σ_min, by the energy; ``None`` if its constant is not set."""
+    energy = model.denoiser.energy
+    if energy is None or not energy.normalised:
         return None
     clean = held_out.clean(LIKELIHOODS)
     noise = keyed_normal(0, range(len(clean)), energy.shape, HELD_OUT)

@@ -50,7 +50,7 @@ class Measurement:
     def candidate(self, model: OpenedModel) -> Candidate:
         """A model, which must make images like the reference's."""
         denoiser = model.saved.denoiser
-        if getattr(denoiser, "noise_blind", False):
+        if denoiser.noise_blind:
             raise UserError(
                 f"{model.path} is a noise-blind energy; quality is measured on samplers that go"
                 " down noise levels: sample it with energydiff sample and give the folder of its"

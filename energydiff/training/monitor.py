@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import MaxMetric, MeanMetric, Metric, MinMetric
 
 from energydiff.data import image_grid
-from energydiff.denoisers import STEP_SIZE, BlindEnergy, EnergyDenoiser, NaturalEnergy
+from energydiff.denoisers import STEP_SIZE, BlindEnergy, EnergyDenoiser
 from energydiff.diffusion import NoisyBatch, calibrate_gauge
 from energydiff.energies import Energy
 from energydiff.landscape import curvature
@@ -83,7 +83,7 @@ class LyapunovMonitor(PeriodicCallback):
         else:
             sigmas = karras_sigmas(self.steps, *denoiser.require_noise())
             sampler = Euler(sigmas, final_denoise=True)
-        if isinstance(denoiser, EnergyDenoiser | NaturalEnergy):
+        if denoiser.energy is not None and not denoiser.noise_blind:
             values |= self._probe_energy(trainer, module, data)
         seeds = range(trainer.global_rank, self.samples, trainer.world_size)
         result = sampler(denoiser, seeds=seeds)
@@ -100,7 +100,6 @@ class LyapunovMonitor(PeriodicCallback):
     ) -> dict[str, float]:
         """Mean V, mean E and the gap between noise and data at several σ."""
         energy = module.denoiser.require_energy()
-        assert isinstance(energy, EnergyDenoiser | NaturalEnergy)
         calibrated = self.calibration_evaluations and not module.objective.fixes_gauge
         if calibrated and isinstance(energy, EnergyDenoiser):
             calibrate_gauge(
@@ -119,9 +118,9 @@ class LyapunovMonitor(PeriodicCallback):
             noise = keyed_normal(0, mine, energy.shape, PROBE).to(clean)
             probes = clean[mine.start : mine.stop]
             sigma = clean.new_tensor(level).expand(len(probes))  # one level, embedded once
-            batch = NoisyBatch(probes, sigma, noise, energy.sigma_data)
+            batch = NoisyBatch(probes, sigma, noise, module.sigma_data)
             # Pure noise of the data's own RMS, under the same observation noise.
-            blank = energy.sigma_data * keyed_normal(1, mine, energy.shape, PROBE).to(clean)
+            blank = module.sigma_data * keyed_normal(1, mine, energy.shape, PROBE).to(clean)
             at_data, _, slope = energy.value_and_grads(batch.x, sigma)
             values = {
                 "V": energy.energy_to_free_energy(at_data, level),

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import (
     DDPStrategy,
@@ -40,6 +39,8 @@ _SYNC = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broad
 _DDP: dict[str, Any] = {"gradient_as_bucket_view": True, _SYNC: False}
 StrategyRegistry.register("ddp", DDPStrategy, override=True, **_DDP)
 
+STEPS = ("training_step", "validation_step", "test_step")
+
 
 class Sharded(ModelParallelStrategy):
     """``fsdp2``: every device has a part of the weights; checkpoints are those of one device.
@@ -49,12 +50,7 @@ class Sharded(ModelParallelStrategy):
     """
 
     def __init__(self) -> None:
-        # Parts hand tensors on in dataclasses: an FSDP2 that overlooks these frees weights early.
-        if torch.__version__ < "2.13":
-            raise UserError(
-                f"trainer.strategy fsdp2 needs PyTorch 2.13 or later, and this is"
-                f" {torch.__version__}: use ddp."
-            )
+        require_pytorch()
         super().__init__(save_distributed_checkpoint=False)
 
     @property
@@ -110,18 +106,35 @@ class Sharded(ModelParallelStrategy):
 StrategyRegistry.register("fsdp2", Sharded, override=True)
 
 
-def share_weights(module: pl.LightningModule, mesh: DeviceMesh) -> None:
-    """Leaves each device of the mesh a part of every weight, in place.
+def require_pytorch() -> None:
+    """``UserError`` if PyTorch is too old to share out weights."""
+    # Parts hand tensors on in dataclasses: an FSDP2 that overlooks these frees weights early.
+    if torch.__version__ < "2.13":
+        raise UserError(
+            f"trainer.strategy fsdp2 needs PyTorch 2.13 or later, and this is"
+            f" {torch.__version__}: use ddp."
+        )
 
-    Raises:
-        UserError: a weight has no axis to be cut along.
-    """
+
+def require_axes(module: nn.Module) -> None:
+    """``UserError`` if a weight has no axis to be cut along."""
     scalars = [name for name, p in module.named_parameters() if not p.ndim]
     if scalars:
         raise UserError(
             f"trainer.strategy fsdp2 cuts every weight along its first axis, and {scalars[0]} is a"
             " single number: use ddp."
         )
+
+
+def share_weights(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Leaves each device of the mesh a part of every weight, in place.
+
+    They are put together while ``forward`` or a step of Lightning's runs, and its backward pass.
+
+    Raises:
+        UserError: a weight has no axis to be cut along.
+    """
+    require_axes(module)
     for weight in module.parameters():
         weight.data = weight.data.contiguous()  # FSDP2 takes no other, such as channels_last
     for network in module.modules():
@@ -131,8 +144,9 @@ def share_weights(module: pl.LightningModule, mesh: DeviceMesh) -> None:
                 for method in methods:
                     register_fsdp_forward_method(part, method)
     fully_shard(module, mesh=mesh)
-    for step in ("training_step", "validation_step", "test_step"):
-        register_fsdp_forward_method(module, step)
+    for step in STEPS:
+        if hasattr(module, step):
+            register_fsdp_forward_method(module, step)
 
 
 def shared_out(state: Mapping[str, Any], module: nn.Module) -> dict[str, Any]:

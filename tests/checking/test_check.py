@@ -23,12 +23,14 @@ from energydiff.potentials import (
     Network,
     UNet,
     Wrapped,
+    fused_attention,
 )
 from energydiff.saving import SavedModel
 
 
 def checked(energy: Any, **options: Any) -> dict[str, Checked]:
-    found = check(SavedModel(energy, Normalization(0, 1)), compiled=False, **options)
+    model = SavedModel(energy, Normalization(0, 1))
+    found = check(model, compiled=False, sharded=False, **options)
     return {way.way: way for way in found}
 
 
@@ -173,6 +175,51 @@ def test_a_kernel_that_is_wrong_in_one_precision_is_found() -> None:
     assert "training gradient" in found["float32, training"]
 
 
+def test_fused_attention_is_looked_at_where_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU from 128 tokens on: its backward written by hand is what training differentiates."""
+    small, large = (
+        EnergyTransformer(shape, 1, 8, ["feedforward"], ["attention"], heads=2)
+        for shape in ((1, 4, 4), (1, 8, 16))
+    )
+    found = checked(moved(large, "scalar"))
+    assert not failures(found)
+    assert found["SDPA unfused, training"].findings
+
+    right = fused_attention.pullback
+
+    def wrong(q: Tensor, k: Tensor, d1: Tensor, d2: Tensor) -> tuple[Tensor, Tensor]:
+        to_q, to_k = right(q, k, d1, d2)
+        return 1.01 * to_q, to_k
+
+    monkeypatch.setattr(fused_attention, "pullback", wrong)
+    found = checked(moved(small, "scalar"))
+    assert not failures(found)
+    assert "none at this size" in found["SDPA unfused, training"].why
+    reference = next(check(SavedModel(moved(large, "scalar"), Normalization(0, 1))))
+    assert failures({"": reference}) == {"": {"training gradient is the slope of ∇E"}}
+
+
+class Fused(Attending):
+    """By PyTorch's kernel, which has no second derivative."""
+
+    def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        tokens = (u * (1 + c[:, None])).view(-1, 1, 3, 2)
+        return F.scaled_dot_product_attention(*(m(tokens) for m in self.maps)).flatten(1)
+
+
+def test_a_network_that_has_no_second_derivative_is_a_failure_with_its_reason() -> None:
+    (found,) = checked(moved(Fused(), "inner_product")).values()
+    assert not found.holds and "scaled_dot_product" in found.why
+
+
+def test_a_network_that_cannot_be_loaded_again_is_a_failure_with_its_reason() -> None:
+    class Local(Attending): ...
+
+    found = checked(moved(Local(), "inner_product"))
+    assert [name for name, way in found.items() if not way.holds] == ["exported and loaded"]
+    assert "could not be found again by an import" in found["exported and loaded"].why
+
+
 class Failing(GaussianMixture):
     """Has no kernel for float32."""
 
@@ -197,5 +244,6 @@ def test_a_baseline_has_nothing_to_check() -> None:
 @pytest.mark.slow
 def test_compiled_ways_are_taken() -> None:
     model: Energy = moved(MLP((5,), width=8, depth=1), "inner_product")
-    found = {w.way: w for w in check(SavedModel(model, Normalization(0, 1)), compiled=True)}
+    saved = SavedModel(model, Normalization(0, 1))
+    found = {w.way: w for w in check(saved, compiled=True, sharded=False)}
     assert found["compiled, training"].findings and not failures(found)

@@ -6,7 +6,8 @@ from hypothesis import given
 from torch.testing import assert_close
 
 from energydiff.denoisers import Gauge, build_denoiser
-from energydiff.potentials import MLP
+from energydiff.energies import GaussianMixture
+from energydiff.potentials import MLP, NaturalConvex
 
 
 def test_it_is_zero_until_it_is_set() -> None:
@@ -70,3 +71,13 @@ def test_it_travels_with_the_weights() -> None:
     assert torch.equal(one.gauge.log_sigma, other.gauge.log_sigma)
     points = torch.linspace(-5, 5, 50)
     assert torch.equal(one.gauge(points), other.gauge(points))
+
+
+def test_an_energy_says_whether_its_constant_is_known() -> None:
+    model = build_denoiser(MLP((3,), width=8), 0.5)
+    assert not model.normalised
+    model.gauge.set(torch.linspace(-5, 5, 65), torch.ones(65))
+    assert model.normalised
+    assert build_denoiser(NaturalConvex((3,), 8, 2, 8, 3), 0.5, "natural").normalised
+    assert GaussianMixture(torch.zeros(1, 3), 0.2).normalised
+    assert not build_denoiser(MLP((3,), width=8), 0.5, "squared_norm").normalised
