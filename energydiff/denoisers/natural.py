@@ -12,7 +12,8 @@ log-partition function log ∫ exp(⟨θ, y⟩ − ½ s‖y‖²) p0(y) dy of an
 Both parts of a DDIM step lower V, whatever its size and whatever the weights (docs/theory.md). The
 second needs K(0, 0) ≤ 0, which leaves no gauge c(σ) to calibrate: a constant c ≥ 0 would do, any
 other function need not. There is none. K(0, 0) = 0 makes E that of the data at σ → ∞, constant
-included, and dual score matching takes it from there.
+included. The networks of this package are log-partition functions, of densities that they learn:
+E = −log p_σ of such a density, exactly, and it is trained by maximum likelihood.
 """
 
 import math
@@ -59,6 +60,7 @@ class NaturalEnergy(Energy):
                 f" {type(network).__name__} is not convex in the natural parameters."
             )
         self.shape, self.num_classes = network.shape, network.num_classes
+        self.exact = network.density
         self.network = network
         self.sigma_data = positive_sigma_data(sigma_data)
 

@@ -56,8 +56,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     ),
     "energy unet": lambda: EnergyUNet(SHAPE, 4, (1, 2), 1, (2,), num_classes=3),
     "convex": lambda: InputConvex(SHAPE, width=8),
-    "natural": lambda: NaturalConvex(SHAPE, 8, 2, 8, 3, num_classes=3),
-    "natural conv": lambda: NaturalConvexConv(SHAPE, 4, 2, 3),
+    "natural": lambda: NaturalConvex(SHAPE, 4, 3, num_classes=3),
+    "natural conv": lambda: NaturalConvexConv(SHAPE, 4, 3),
 }
 
 
