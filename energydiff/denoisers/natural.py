@@ -64,6 +64,7 @@ class NaturalEnergy(Energy):
         self.network = network
         self.sigma_data = positive_sigma_data(sigma_data)
 
+    @compilable
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         dtype = x.dtype if self.training else float64_or_widest(x)
         with torch.autocast(x.device.type, enabled=False):

@@ -115,9 +115,8 @@ class DualScoreMatching(Objective):
 class MaximumLikelihood(Objective):
     """E(x0 + σε, σ)/d, nats per dimension: for energies that are densities by construction.
 
-    Its excess over the entropy of the noisy data is KL(p_σ ‖ model), which falls from one σ to the
-    next by σ times half the mean squared error of the score: so it is a denoising loss of all the
-    noise above σ (Song et al. 2021, theorem 1), without a derivative in x.
+    Its excess over the entropy of the noisy data is KL(p_σ ‖ model) = ∫ τ E‖∇log p_τ + ∇E‖² dτ over
+    all noise τ ≥ σ: a denoising loss (Song et al. 2021c, theorem 1) without a derivative in x.
     """
 
     parts = ("likelihood",)

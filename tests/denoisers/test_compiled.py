@@ -17,6 +17,7 @@ from energydiff.diffusion import (
     DenoisingScoreMatching,
     DualScoreMatching,
     EquilibriumMatching,
+    MaximumLikelihood,
     NoisyBatch,
     Objective,
 )
@@ -153,6 +154,7 @@ def test_trains_as_the_eager_one(network: str, parametrization: str, objective: 
         ("mlp", "squared_norm", EquilibriumMatching()),
         ("convex", "convex", DUAL),
         ("natural", "natural", DUAL),
+        ("natural", "natural", MaximumLikelihood()),
         ("natural conv", "natural", DENOISING),
         ("energy transformer", "scalar", DENOISING),
         ("energy transformer", "scalar", DUAL),
