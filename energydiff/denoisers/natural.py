@@ -26,7 +26,7 @@ from torch import Tensor
 from energydiff.denoisers.compiled import compilable
 from energydiff.denoisers.description import NATURAL, describe_learned, described_network
 from energydiff.denoisers.preconditioned import positive_sigma_data
-from energydiff.energies.base import Energy, float64_or_widest
+from energydiff.energies.base import Energy
 from energydiff.errors import UserError
 from energydiff.potentials import NaturalNetwork, Network
 
@@ -34,8 +34,7 @@ from energydiff.potentials import NaturalNetwork, Network
 class NaturalEnergy(Energy):
     """E = V(x, T)/T + (d/2) log 2πT of a network V = ½‖x‖² − ψ, T = σ².
 
-    Autocast does not reach V, and outside training it is computed in float64: next to the data it
-    is a small difference, divided by a small T within the network already.
+    Autocast does not reach V.
 
     Args:
         network: V in units of σ_d.
@@ -66,14 +65,10 @@ class NaturalEnergy(Energy):
 
     @compilable
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        dtype = x.dtype if self.training else float64_or_widest(x)
         with torch.autocast(x.device.type, enabled=False):
-            unit = x.to(dtype) / self.sigma_data
-            t = (sigma.to(dtype) / self.sigma_data).square()
-            weights = {name: p.to(dtype) for name, p in self.network.named_parameters()}
-            free_energy = torch.func.functional_call(self.network, weights, (unit, t, label))
-            constant = 0.5 * self.dim * torch.log(2 * math.pi * sigma.to(dtype).square())
-            return (free_energy / t + constant).to(x.dtype)
+            t = (sigma / self.sigma_data).square()
+            free_energy = self.network(x / self.sigma_data, t, label)
+            return free_energy / t + 0.5 * self.dim * torch.log(2 * math.pi * sigma.square())
 
     def describe(self) -> dict[str, Any]:
         return describe_learned(self, NATURAL, self.network, self.sigma_data)
