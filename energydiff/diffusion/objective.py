@@ -131,6 +131,11 @@ class MaximumLikelihood(Objective):
             )
 
     def __call__(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
+        if batch.mean is not None:
+            raise UserError(
+                "a likelihood is of data and has no use for a teacher's mean: distil by"
+                " DenoisingScoreMatching or DualScoreMatching."
+            )
         energy = denoiser.require_energy()(batch.x, batch.sigma, batch.label)
         return {"likelihood": energy / denoiser.dim}
 

@@ -1,6 +1,7 @@
 """The denoising loss: its scale, its optimum and its shape."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -150,11 +151,14 @@ def test_the_likelihood_is_in_nats_per_dimension_and_best_for_the_data_s_own_den
 
 def test_only_a_density_by_construction_is_trained_by_its_likelihood() -> None:
     objective = MaximumLikelihood()
-    natural = build_denoiser(NaturalConvex((DIM,), 4, 3), STD, "natural").train()
+    natural = build_denoiser(NaturalConvex((DIM,), 4, 3), STD, "natural").double().train()
     objective.prepare(natural)
     (part,) = objective(natural, gaussian_batch(5, 0.5)).values()
     assert part.shape == (5,)
     part.mean().backward()
     assert all(bool(p.grad.any()) for p in natural.parameters())
+    taught = replace(gaussian_batch(5, 0.5), mean=torch.zeros(5, DIM))
+    with pytest.raises(UserError, match="no use for a teacher"):
+        objective(natural, taught)
     with pytest.raises(UserError, match="EnergyDenoiser is no density by construction"):
         objective.prepare(build_denoiser(MLP((DIM,), width=8, depth=1), STD))
