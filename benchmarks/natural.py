@@ -1,6 +1,6 @@
 """The price of a certificate that is proved: natural energies beside the convex and the default.
 
-    python -m benchmarks.natural [--seeds 0 1 2] [--out FOLDER] [--tasks digits mixture]
+    python -m benchmarks.natural [--seeds 0 1 2] [--out FOLDER] [--tasks digits mixture] [--arms …]
 
 Trains on scikit-learn's digits and on a 2-D mixture whose truth is known, keeps what is trained,
 and prints losses, Fréchet distances, likelihoods and how often V, or a part of it, rises along
@@ -30,7 +30,7 @@ from benchmarks.lyapunov import (
 )
 from energydiff.data import Arrays, Source
 from energydiff.denoisers import EnergyDenoiser, NaturalEnergy
-from energydiff.diffusion import DenoisingScoreMatching, DualScoreMatching, NoisyBatch
+from energydiff.diffusion import DenoisingScoreMatching, MaximumLikelihood, NoisyBatch
 from energydiff.errors import sentences
 from energydiff.evaluation import EvaluationData, Measurement, OpenedModel, Settings
 from energydiff.evaluation.cost import timings
@@ -54,18 +54,13 @@ class Arm:
     more: tuple[str, ...] = ()
 
 
-DENOISING = ("--model.objective", "energydiff.diffusion.DenoisingScoreMatching")
-DUAL = ("--model.objective", "energydiff.diffusion.DualScoreMatching")
 CONVEX = ("--model.parametrization", "convex", "--model.backbone", "InputConvex")
 ARMS = {
     "digits": [
         Arm("natural, dense", "digits/natural_dense"),
-        Arm("natural, dense, w = 3.2", "digits/natural_dense", DUAL),
-        Arm("natural, dense, denoising alone", "digits/natural_dense", DENOISING),
         Arm("natural, convolutional", "digits/natural_conv"),
         Arm("convex", "digits/convex_mlp"),
         Arm("default, MLP", "digits/energy_mlp"),
-        Arm("default, MLP, dual", "digits/energy_mlp", DUAL),
     ],
     "mixture": [
         Arm("natural, dense", "mixture/natural"),
@@ -79,6 +74,7 @@ def main() -> None:
     """Train what is missing, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", help="some of them, by name; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=256, help="trajectories per count")
     parser.add_argument("--images", type=int, default=32, help="held-out images for likelihoods")
@@ -91,7 +87,9 @@ def main() -> None:
         if not points.is_file():
             options.out.mkdir(parents=True, exist_ok=True)
             np.save(points, mixture_points(torch.Generator().manual_seed(0)).numpy())
-        jobs = [(t, s, a) for t in options.tasks for s in options.seeds for a in ARMS[t]]
+        wanted = options.arms or [arm.name for arms in ARMS.values() for arm in arms]
+        arms = {t: [a for a in ARMS[t] if a.name in wanted] for t in options.tasks}
+        jobs = [(t, s, a) for t in options.tasks for s in options.seeds for a in arms[t]]
         runs = {folder(options.out, *job): arguments(*job, points) for job in jobs}
         train_missing(runs, options.jobs)
         rows = []
@@ -103,9 +101,9 @@ def main() -> None:
                 tell(done)
         write_json(options.out / "summary.json", rows)
         for task in options.tasks:
-            first_seed = [folder(options.out, task, options.seeds[0], arm) for arm in ARMS[task]]
+            first_seed = [folder(options.out, task, options.seeds[0], arm) for arm in arms[task]]
             Console().print(table([r for r in rows if r["task"] == task], task))
-            Console().print(costs(first_seed, [arm.name for arm in ARMS[task]]))
+            Console().print(costs(first_seed, [arm.name for arm in arms[task]]))
 
 
 def folder(out: Path, task: str, seed: int, arm: Arm) -> Path:
@@ -213,8 +211,7 @@ def costs(runs: list[Path], names: list[str]) -> Table:
 
 def training_step(model: Any) -> Callable[[], None]:
     """Loss and gradient of 64 images, by the objective of the shipped configuration."""
-    natural = isinstance(model, NaturalEnergy)
-    objective = DualScoreMatching() if natural else DenoisingScoreMatching()
+    objective = MaximumLikelihood() if model.exact else DenoisingScoreMatching()
     x0 = torch.randn(64, *model.shape)
     batch = NoisyBatch(x0, torch.logspace(-1.5, 1, 64), torch.randn_like(x0), model.sigma_data)
 

@@ -12,7 +12,8 @@ log-partition function log ∫ exp(⟨θ, y⟩ − ½ s‖y‖²) p0(y) dy of an
 Both parts of a DDIM step lower V, whatever its size and whatever the weights (docs/theory.md). The
 second needs K(0, 0) ≤ 0, which leaves no gauge c(σ) to calibrate: a constant c ≥ 0 would do, any
 other function need not. There is none. K(0, 0) = 0 makes E that of the data at σ → ∞, constant
-included, and dual score matching takes it from there.
+included. The networks of this package are log-partition functions, of densities that they learn:
+E = −log p_σ of such a density, exactly, and it is trained by maximum likelihood.
 """
 
 import math
@@ -25,7 +26,7 @@ from torch import Tensor
 from energydiff.denoisers.compiled import compilable
 from energydiff.denoisers.description import NATURAL, describe_learned, described_network
 from energydiff.denoisers.preconditioned import positive_sigma_data
-from energydiff.energies.base import Energy, float64_or_widest
+from energydiff.energies.base import Energy
 from energydiff.errors import UserError
 from energydiff.potentials import NaturalNetwork, Network
 
@@ -33,8 +34,7 @@ from energydiff.potentials import NaturalNetwork, Network
 class NaturalEnergy(Energy):
     """E = V(x, T)/T + (d/2) log 2πT of a network V = ½‖x‖² − ψ, T = σ².
 
-    Autocast does not reach V, and outside training it is computed in float64: next to the data it
-    is a small difference, divided by a small T within the network already.
+    Autocast does not reach V.
 
     Args:
         network: V in units of σ_d.
@@ -59,6 +59,7 @@ class NaturalEnergy(Energy):
                 f" {type(network).__name__} is not convex in the natural parameters."
             )
         self.shape, self.num_classes = network.shape, network.num_classes
+        self.exact = network.density
         self.network = network
         self.sigma_data = positive_sigma_data(sigma_data)
 
@@ -66,15 +67,12 @@ class NaturalEnergy(Energy):
     def normalised(self) -> bool:
         return True  # K(0, 0) = 0
 
+    @compilable
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        dtype = x.dtype if self.training else float64_or_widest(x)
         with torch.autocast(x.device.type, enabled=False):
-            unit = x.to(dtype) / self.sigma_data
-            t = (sigma.to(dtype) / self.sigma_data).square()
-            weights = {name: p.to(dtype) for name, p in self.network.named_parameters()}
-            free_energy = torch.func.functional_call(self.network, weights, (unit, t, label))
-            constant = 0.5 * self.dim * torch.log(2 * math.pi * sigma.to(dtype).square())
-            return (free_energy / t + constant).to(x.dtype)
+            t = (sigma / self.sigma_data).square()
+            free_energy = self.network(x / self.sigma_data, t, label)
+            return free_energy / t + 0.5 * self.dim * torch.log(2 * math.pi * sigma.square())
 
     def describe(self) -> dict[str, Any]:
         return describe_learned(self, NATURAL, self.network, self.sigma_data)

@@ -13,6 +13,7 @@ from energydiff.diffusion.noise_blind import EnergyMatching, EquilibriumMatching
 from energydiff.diffusion.objective import (
     DenoisingScoreMatching,
     DualScoreMatching,
+    MaximumLikelihood,
     Objective,
     denoising_loss,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "EquilibriumMatching",
     "LogNormal",
     "LogUniform",
+    "MaximumLikelihood",
     "MonotoneDenoiser",
     "NoiseLevels",
     "NoisyBatch",

@@ -3,7 +3,8 @@
 Denoising score matching with EDM's weighting (Vincent 2011; Karras et al. 2022, §5) fits ∇E at each
 noise and leaves E free up to a function c(σ). Dual score matching (Guth et al. 2025) adds the time
 score: with x = x0 + σε the regression target of ∂E/∂log σ at fixed x is d − ‖ε‖², of variance 2d.
-Together they fix E across σ.
+Together they fix E across σ. An energy that is a density by itself can be fitted by its
+likelihood, which needs no derivative in x.
 """
 
 from abc import ABC, abstractmethod
@@ -108,6 +109,35 @@ class DualScoreMatching(Objective):
             "denoising": _denoising(denoised, batch),
             "time_score": weight * (residual / energy.dim).square(),
         }
+
+
+@dataclass(frozen=True)
+class MaximumLikelihood(Objective):
+    """E(x0 + σε, σ)/d, nats per dimension: for energies that are densities by construction.
+
+    Its excess over the entropy of the noisy data is KL(p_σ ‖ model) = ∫ τ E‖∇log p_τ + ∇E‖² dτ over
+    all noise τ ≥ σ: a denoising loss (Song et al. 2021c, theorem 1) without a derivative in x.
+    """
+
+    parts = ("likelihood",)
+    fixes_gauge = True
+
+    def prepare(self, denoiser: Denoiser) -> None:
+        super().prepare(denoiser)
+        if not denoiser.exact:
+            raise UserError(
+                f"{type(denoiser).__name__} is no density by construction, so its likelihood is"
+                " not known: train parametrization natural, or by denoising."
+            )
+
+    def __call__(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
+        if batch.mean is not None:
+            raise UserError(
+                "a likelihood is of data and has no use for a teacher's mean: distil by"
+                " DenoisingScoreMatching or DualScoreMatching."
+            )
+        energy = denoiser.require_energy()(batch.x, batch.sigma, batch.label)
+        return {"likelihood": energy / denoiser.dim}
 
 
 def _denoising(denoised: Tensor, batch: NoisyBatch) -> Tensor:

@@ -9,8 +9,11 @@ from energydiff.potentials.energy_transformer import EnergyTransformer
 from energydiff.potentials.energy_unet import EnergyUNet
 from energydiff.potentials.input_convex import ConvexDenoiser, InputConvex
 from energydiff.potentials.mlp import MLP
-from energydiff.potentials.natural_convex import NaturalConvex, NaturalNetwork
-from energydiff.potentials.natural_convex_conv import NaturalConvexConv
+from energydiff.potentials.natural_convex import (
+    NaturalConvex,
+    NaturalConvexConv,
+    NaturalNetwork,
+)
 from energydiff.potentials.potential import (
     InnerProduct,
     Potential,

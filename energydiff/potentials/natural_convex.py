@@ -1,100 +1,139 @@
-"""Log-partition functions that are learned: jointly convex in (x/T, 1/T) by construction."""
+"""Log-partition functions that are learned: jointly convex in (x/T, 1/T) by construction.
+
+The networks here are densities of which the convolution with the noise is known: mixtures and
+products of Gaussians on the line, in a tree. −V/T = log ∫ exp(−‖x − y‖²/2T) p0(y) dy is then a
+log-sum-exp of sums of log-sum-exps, and exact: everything that holds of the energy of real data
+holds of theirs.
+"""
 
 import math
 from abc import abstractmethod
+from typing import ClassVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energydiff.errors import UserError
-from energydiff.potentials.backbone import Network
-from energydiff.potentials.natural_layers import Levels, NonNegative, Quadratics, Tempered
+from energydiff.potentials.backbone import Network, require_image
 
-QUADRATICS, UNITS = 2.3, 0.3  # totals of the weights with which a layer takes what is convex
-CONTEXT = 0.05  # the same of the levels, small so that D starts near x at low noise
+SPAN = 1.6  # of the first levels, in units of σ_d: where data lie
+LEAST_WEIGHT = 1e-12  # of a component, so that none is lost to rounding
 
 
 class NaturalNetwork(Network):
-    """V = ½‖x‖² − ψ of ψ(x, T) = T·[K(x/T, 1/T) − K(0, 0)], K jointly convex; all in units of σ_d.
+    """V = ½‖x‖² − T·K(x/T, 1/T) of a K that is jointly convex with K(0, 0) = 0; in units of σ_d.
 
-    A subclass writes :meth:`perspective` with the layers of
-    :mod:`energydiff.potentials.natural_layers`.
+    Attributes:
+        density: K is the log-partition function of a density, for all weights.
     """
 
+    density: ClassVar[bool] = False
+
     @abstractmethod
-    def perspective(self, x: Tensor, t: Tensor, w: float, label: Tensor | None) -> Tensor:
-        """T·K(x/T, w/T) − ½‖x‖²/w, (B,), the former homogeneous in (x, T, w), jointly convex.
-
-        Args:
-            x: (B, \\*shape).
-            w: 1, or 0 where x is 0 and so is the last term.
-            t: T, (B,).
-            label: (B,), −1 for unknown, or ``None``.
-        """
-
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """V, (B,), in units of σ_d². Arguments as of :meth:`perspective`."""
-        count = 1 if label is None else len(x)
-        origin = self.perspective(x.new_zeros(count, *self.shape), t.new_ones(count), 0.0, label)
-        return t * origin - self.perspective(x, t, 1.0, label)
+        """V, (B,), in units of σ_d². ``x`` (B, \\*shape), ``t`` = T (B,), ``label`` (B,), −1 for
+        unknown."""
+
+
+class Mixing(nn.Module):
+    """log Σ_j w_kj exp h_j, each row of w a distribution: K mixtures of J at every place.
+
+    Args:
+        places: number of them, each with weights of its own.
+        inputs, outputs: J and K.
+    """
+
+    def __init__(self, places: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.randn(places, outputs, inputs))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(…, J) to (…, K); the first axes are the places, or places that share weights follow."""
+        places, outputs, inputs = self.logits.shape
+        top = h.detach().amax(-1, keepdim=True)
+        weight = (self.logits.softmax(2) + LEAST_WEIGHT) / (1 + LEAST_WEIGHT * inputs)
+        mixed = torch.bmm((h - top).exp().reshape(places, -1, inputs), weight.mT)
+        return mixed.view(*h.shape[:-1], outputs).log() + top
 
 
 class NaturalConvex(NaturalNetwork):
-    """Quadratics over linear, layers of tempered softplus, and mixtures over levels.
+    """A tree of mixtures: a hidden state for every pair of neighbours, then of pairs, to the root.
 
-    f = :class:`~energydiff.potentials.natural_layers.Quadratics` of x,
-    z_{k+1} = t·softplus((A x + b + cT + W f + P z_k)/t) with W, P ≥ 0 and t = T + τ, and
-    T·K = Σ_i T log Σ_k exp(y_ik/T) over levels of every scalar, whose y takes f and z_L with
-    weights ≥ 0: an input-convex network (Amos et al. 2017) in (x/T, 1/T), and a hierarchical
-    log-sum-exp memory whose temperature is the noise.
+    A leaf is a scalar of x with its levels N(v, λ). Below a hidden state k of a pair lie two
+    neighbours, independent given k, each a mixture over its own states; the root mixes states of
+    the whole. In the field: a latent tree model, or hierarchical tensorial mixture (Sharir et al.
+    2016), or probabilistic circuit (Peharz et al. 2020). Noise turns λ into λ + T at the leaves
+    and leaves the rest as it is.
+
+    Axes are halved in turn, the longest first, the channels of an image before its sides.
 
     Args:
-        shape: shape of one sample; flattened inside.
-        width: units of each layer.
-        depth: number of layers.
-        quadratics: how many.
+        shape: shape of one sample.
+        states: K, of each hidden variable.
         levels: components of each scalar.
-        num_classes: class labels, 0 for none.
+        num_classes: class labels, 0 for none; each has weights of its own at the root.
     """
+
+    density = True
+    shared: ClassVar[bool] = False  # between places, but for which of a pair it is
 
     def __init__(
         self,
         shape: tuple[int, ...],
-        width: int = 128,
-        depth: int = 2,
-        quadratics: int = 128,
-        levels: int = 8,
+        states: int = 64,
+        levels: int = 24,
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        require_positive(width=width, depth=depth, quadratics=quadratics, levels=levels)
+        for name, size in {"states": states, "levels": levels}.items():
+            if size < 1:
+                raise UserError(f"{name} is {size}; it must be at least 1.")
         self.shape, self.num_classes = tuple(shape), num_classes
-        dim = math.prod(self.shape)
-        self.quadratics = Quadratics(dim, quadratics)
-        self.layers = nn.ModuleList(Tempered(dim, width, num_classes) for _ in range(depth))
-        self.from_quadratics = nn.ModuleList(
-            NonNegative(quadratics, width, QUADRATICS) for _ in range(depth)
-        )
-        self.between = nn.ModuleList(NonNegative(width, width, UNITS) for _ in range(depth - 1))
-        self.context = nn.ModuleList(
-            NonNegative(size, dim * levels, CONTEXT) for size in (quadratics, width)
-        )
-        self.levels = Levels(dim, levels, num_classes, ())
+        places = [*self.shape[:1], 1, 1] if self.shared else list(self.shape)
+        self.value = nn.Parameter(torch.linspace(-SPAN, SPAN, levels).repeat(*places, 1))
+        variance = torch.tensor(0.5 * 2 * SPAN / levels).square()
+        self.raw_variance = nn.Parameter(variance.expm1().log().expand_as(self.value).clone())
+        self.mixings = nn.ModuleList()
+        self.axes: list[int] = []
+        sides, inputs = list(self.shape), levels
+        while max(sides) > 1:
+            axis = 0 if sides[0] > 1 else sides.index(max(sides))
+            sides[axis] = math.ceil(sides[axis] / 2)
+            self.mixings.append(Mixing(2 if self.shared else 2 * math.prod(sides), inputs, states))
+            self.axes.append(axis)
+            inputs = states
+        self.root = nn.Parameter(torch.zeros(num_classes + 1, inputs))
 
-    def perspective(self, x: Tensor, t: Tensor, w: float, label: Tensor | None) -> Tensor:
-        x, t = x.flatten(1), t[:, None]
-        quadratics = self.quadratics(x, t, w)
-        z: Tensor | None = None
-        for k, (layer, mix) in enumerate(zip(self.layers, self.from_quadratics, strict=True)):
-            convex = mix(quadratics)
-            if z is not None:
-                convex = convex + self.between[k - 1](z)
-            z = layer(x, t, w, label, convex)
-        of_quadratics, of_units = self.context
-        return self.levels(x, t, w, label, of_quadratics(quadratics) + of_units(z))
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        x = x.movedim(0, -1)[..., None]  # (*shape, B, 1), and h has (…, B, states)
+        variance, t = F.softplus(self.raw_variance)[..., None, :], t[:, None]
+        h = -(x - self.value[..., None, :]).square() / (2 * (variance + t))
+        h = h - 0.5 * torch.log1p(variance / t)
+        for axis, mixing in zip(self.axes, self.mixings, strict=True):
+            if h.shape[axis] % 2:  # the last has nobody beside it: log 1
+                h = torch.cat([h, torch.zeros_like(h.narrow(axis, 0, 1))], axis)
+            h = mixing(h.unflatten(axis, (-1, 2)).movedim(axis + 1, 0)).sum(0)
+        unknown = len(self.root) - 1
+        chosen = torch.where(label < 0, unknown, label) if label is not None else unknown
+        h = h.flatten(0, -2) + self.root.log_softmax(1)[chosen]
+        return -t[:, 0] * h.logsumexp(1)
 
 
-def require_positive(**sizes: int) -> None:
-    """``UserError`` unless every size is at least 1."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise UserError(f"{name} is {size}; it must be at least 1.")
+class NaturalConvexConv(NaturalConvex):
+    """The same of images, with weights that are shared between places: convolutions of stride 2.
+
+    Arguments as of :class:`NaturalConvex`; the shape is (C, H, W).
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        states: int = 128,
+        levels: int = 24,
+        num_classes: int = 0,
+    ) -> None:
+        require_image(type(self).__name__, shape)
+        super().__init__(shape, states, levels, num_classes)

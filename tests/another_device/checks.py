@@ -23,6 +23,7 @@ from energydiff.diffusion import (
     DualScoreMatching,
     EnergyMatching,
     EquilibriumMatching,
+    MaximumLikelihood,
     NoisyBatch,
 )
 from energydiff.energies import EmpiricalData, Energy, GaussianMixture, Guidance, Sum
@@ -70,10 +71,11 @@ SCALARS = {
 }
 CONVEX = {"input convex": lambda: InputConvex(SHAPE, width=8, depth=1, num_classes=3)}
 NATURAL = {
-    "natural": lambda: NaturalConvex(SHAPE, 8, 2, 8, 3, num_classes=3),
-    "natural conv": lambda: NaturalConvexConv(SHAPE, 4, 2, 3, num_classes=3),
+    "natural": lambda: NaturalConvex(SHAPE, 4, 3, num_classes=3),
+    "natural conv": lambda: NaturalConvexConv(SHAPE, 4, 3, num_classes=3),
 }
 NOISY = {"denoising": DenoisingScoreMatching, "dual": DualScoreMatching}
+DENSITIES = {"likelihood": MaximumLikelihood}
 BLIND = {"equilibrium": EquilibriumMatching, "energy matching": EnergyMatching}
 CASES = [
     *((n, "inner_product", o) for n in NETWORKS for o in NOISY),
@@ -81,7 +83,7 @@ CASES = [
     *((n, "unconstrained", "denoising") for n in NETWORKS),
     *((n, "scalar", o) for n in SCALARS for o in NOISY),
     *((n, "convex", "denoising") for n in CONVEX),
-    *((n, "natural", o) for n in NATURAL for o in NOISY),
+    *((n, "natural", o) for n in NATURAL for o in NOISY | DENSITIES),
     *(("mlp", p, o) for p in ("dot", "squared_norm") for o in BLIND),
     ("unet", "dot", "equilibrium"),
 ]
@@ -121,7 +123,7 @@ def test_a_training_step_is_that_of_the_cpu_and_waits_for_nothing(
     network: str, parametrization: str, objective: str
 ) -> None:
     models = pair(network, parametrization)
-    loss = (NOISY | BLIND)[objective]()
+    loss = (NOISY | DENSITIES | BLIND)[objective]()
     gradients = []
     for model, device in zip(models, ("cpu", DEVICE), strict=True):
         with the_device():

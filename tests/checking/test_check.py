@@ -61,8 +61,8 @@ def moved(network: Network, parametrization: str) -> Any:
         (lambda: UNet((1, 4, 4), 6, (1, 2), 1, attention_resolutions=(2,)), "inner_product"),
         (lambda: EnergyUNet((1, 4, 4), 8, (1, 2), 1, attention_resolutions=(2,)), "scalar"),
         (lambda: EnergyTransformer((1, 4, 4), width=8, heads=2), "scalar"),
-        (lambda: NaturalConvex((5,), 8, 2, 8, 3, num_classes=2), "natural"),
-        (lambda: NaturalConvexConv((1, 4, 4), 4, 2, 3), "natural"),
+        (lambda: NaturalConvex((5,), 4, 3, num_classes=2), "natural"),
+        (lambda: NaturalConvexConv((1, 4, 4), 4, 3), "natural"),
     ],
 )
 def test_the_networks_of_this_package_hold(network: Any, parametrization: str) -> None:

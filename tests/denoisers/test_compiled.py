@@ -17,6 +17,7 @@ from energydiff.diffusion import (
     DenoisingScoreMatching,
     DualScoreMatching,
     EquilibriumMatching,
+    MaximumLikelihood,
     NoisyBatch,
     Objective,
 )
@@ -56,8 +57,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     ),
     "energy unet": lambda: EnergyUNet(SHAPE, 4, (1, 2), 1, (2,), num_classes=3),
     "convex": lambda: InputConvex(SHAPE, width=8),
-    "natural": lambda: NaturalConvex(SHAPE, 8, 2, 8, 3, num_classes=3),
-    "natural conv": lambda: NaturalConvexConv(SHAPE, 4, 2, 3),
+    "natural": lambda: NaturalConvex(SHAPE, 4, 3, num_classes=3),
+    "natural conv": lambda: NaturalConvexConv(SHAPE, 4, 3),
 }
 
 
@@ -153,6 +154,7 @@ def test_trains_as_the_eager_one(network: str, parametrization: str, objective: 
         ("mlp", "squared_norm", EquilibriumMatching()),
         ("convex", "convex", DUAL),
         ("natural", "natural", DUAL),
+        ("natural", "natural", MaximumLikelihood()),
         ("natural conv", "natural", DENOISING),
         ("energy transformer", "scalar", DENOISING),
         ("energy transformer", "scalar", DUAL),

@@ -72,8 +72,8 @@ CONVEX: dict[str, Callable[[int], Network]] = {
 }
 
 NATURAL: dict[str, Callable[[int], Network]] = {
-    "natural": lambda classes: NaturalConvex((5,), 8, 2, 6, 3, num_classes=classes),
-    "natural-conv": lambda classes: NaturalConvexConv((3, 4, 2), 4, 2, 3, num_classes=classes),
+    "natural": lambda classes: NaturalConvex((5,), 4, 3, num_classes=classes),
+    "natural-conv": lambda classes: NaturalConvexConv((3, 4, 2), 4, 3, num_classes=classes),
 }
 
 Model = EnergyDenoiser | UnconstrainedDenoiser | NaturalEnergy

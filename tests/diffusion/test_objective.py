@@ -1,15 +1,23 @@
 """The denoising loss: its scale, its optimum and its shape."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 from energydiff.denoisers import EnergyDenoiser, build_denoiser
-from energydiff.diffusion import DualScoreMatching, NoisyBatch, denoising_loss
+from energydiff.diffusion import (
+    DualScoreMatching,
+    MaximumLikelihood,
+    NoisyBatch,
+    denoising_loss,
+)
 from energydiff.energies import EmpiricalData, Energy, GaussianMixture
 from energydiff.errors import NoEnergyError, UserError
-from energydiff.potentials import MLP
+from energydiff.potentials import MLP, NaturalConvex
 
 DIM, STD = 8, 0.6
 LEVELS = [0.02, 0.3, 1.0, 10.0]
@@ -122,3 +130,35 @@ def test_a_weight_of_nothing_is_refused() -> None:
         DualScoreMatching(time_weight=0)
     with pytest.raises(UserError, match="noise_power is 3"):
         DualScoreMatching(noise_power=3)
+
+
+@pytest.mark.parametrize("sigma", LEVELS)
+def test_the_likelihood_is_in_nats_per_dimension_and_best_for_the_data_s_own_density(
+    sigma: float,
+) -> None:
+    """The excess is KL(p_σ ‖ q_σ)/d, here ½(r − 1 − log r) with r the ratio of variances."""
+    batch = gaussian_batch(20_000, sigma)
+    variance = STD**2 + sigma**2
+    entropy = 0.5 * math.log(2 * math.pi * math.e * variance)
+    for std in (0.4, STD, 0.9):
+        energy = GaussianMixture(torch.zeros(1, DIM, dtype=torch.float64), std)
+        (part,) = MaximumLikelihood()(energy, batch).values()
+        ratio = variance / (std**2 + sigma**2)
+        expected = entropy + 0.5 * (ratio - 1 - math.log(ratio))
+        error = part.std().item() / len(part) ** 0.5
+        assert part.mean().item() == pytest.approx(expected, abs=5 * error)
+
+
+def test_only_a_density_by_construction_is_trained_by_its_likelihood() -> None:
+    objective = MaximumLikelihood()
+    natural = build_denoiser(NaturalConvex((DIM,), 4, 3), STD, "natural").double().train()
+    objective.prepare(natural)
+    (part,) = objective(natural, gaussian_batch(5, 0.5)).values()
+    assert part.shape == (5,)
+    part.mean().backward()
+    assert all(bool(p.grad.any()) for p in natural.parameters())
+    taught = replace(gaussian_batch(5, 0.5), mean=torch.zeros(5, DIM))
+    with pytest.raises(UserError, match="no use for a teacher"):
+        objective(natural, taught)
+    with pytest.raises(UserError, match="EnergyDenoiser is no density by construction"):
+        objective.prepare(build_denoiser(MLP((DIM,), width=8, depth=1), STD))

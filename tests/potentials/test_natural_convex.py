@@ -1,6 +1,7 @@
 """Energies jointly convex in (x/σ², 1/σ²): V falls at every step of DDIM, for all weights."""
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from torch.testing import assert_close
 from energydiff.denoisers import NaturalEnergy, build_denoiser
 from energydiff.energies import GaussianMixture
 from energydiff.errors import UserError
+from energydiff.likelihood import heat_residual
 from energydiff.potentials import MLP, InputConvex, NaturalConvex, NaturalConvexConv
-from energydiff.potentials.natural_layers import Levels, Quadratics
+from energydiff.potentials.natural_convex import Mixing
 from energydiff.sampling import (
     Ancestral,
     DPMSolver2M,
@@ -27,13 +29,13 @@ from energydiff.sampling import (
 )
 
 SIGMA_DATA = 0.7
-NETWORKS: dict[str, Callable[[int], NaturalConvex | NaturalConvexConv]] = {
-    "dense, 2-D": lambda classes: NaturalConvex((2,), 8, 2, 6, 3, num_classes=classes),
-    "dense, deep": lambda classes: NaturalConvex((5,), 6, 4, 4, 2, num_classes=classes),
-    "dense, image": lambda classes: NaturalConvex((2, 3, 2), 8, 1, 6, 4, num_classes=classes),
-    "conv": lambda classes: NaturalConvexConv((1, 4, 4), 4, 2, 3, num_classes=classes),
-    "conv, odd": lambda classes: NaturalConvexConv((3, 3, 5), 3, 3, 2, num_classes=classes),
-    "conv, one scale": lambda classes: NaturalConvexConv((1, 2, 3), 3, 1, 4, 1),
+NETWORKS: dict[str, Callable[[int], NaturalConvex]] = {
+    "dense, 2-D": lambda classes: NaturalConvex((2,), 8, 3, num_classes=classes),
+    "dense, deep": lambda classes: NaturalConvex((9,), 3, 4, num_classes=classes),
+    "dense, image": lambda classes: NaturalConvex((2, 3, 2), 4, 2, num_classes=classes),
+    "one scalar": lambda classes: NaturalConvex((1,), 4, 5, num_classes=classes),
+    "conv": lambda classes: NaturalConvexConv((1, 4, 4), 4, 3, num_classes=classes),
+    "conv, odd": lambda classes: NaturalConvexConv((3, 3, 5), 3, 2, num_classes=classes),
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
 random_weights = given(
@@ -62,11 +64,8 @@ def states(model: NaturalEnergy, count: int = 16) -> tuple[Tensor, Tensor]:
 
 
 def rounding_of(model: NaturalEnergy, x: Tensor, sigma: Tensor) -> Tensor:
-    """Of V: its terms are ‖x‖², ψ and what K(0, 0) takes off, T log K of each scalar."""
-    terms = x.square().flatten(1).sum(1) + model.free_energy(x, sigma).abs()
-    unit, t = x / SIGMA_DATA, (sigma / SIGMA_DATA).square()
-    taken = model.network.perspective(unit, t, 1.0, None).abs()
-    return 1e-12 * (terms + 1 + taken)
+    """Of V, whose terms are of the size of ‖x‖² and of itself."""
+    return 1e-12 * (x.square().flatten(1).sum(1) + model.free_energy(x, sigma).abs() + 1)
 
 
 @every_network
@@ -164,27 +163,68 @@ def test_the_log_partition_is_jointly_convex(name: str, seed: int, spread: float
     assert_close(at_zero, torch.zeros_like(at_zero), rtol=0, atol=1e-9 * scale.max().item())
 
 
-def test_quadratics_and_levels_are_the_log_partitions_of_gaussians() -> None:
-    """Closed forms: N(0, 1/c) along a, but for −(T/2) log(1 + 1/cT); and a mixture of N(v, λ)."""
-    quadratics = Quadratics(1, 1).double()
+def test_a_tree_is_the_mixture_that_it_stands_for() -> None:
+    """Every choice of a level for each of three scalars is a Gaussian; its weight, by hand."""
+    network = NaturalConvex((3,), 2, 2, num_classes=1)
+    model = build_denoiser(network, SIGMA_DATA, "natural").double().eval()
     with torch.no_grad():
-        quadratics.direction.weight.fill_(1.0)
-    variance = 1 / float(quadratics.raw_slope.detach().exp().log1p() + 1e-4)
-    x, t = torch.randn(6, 1, dtype=torch.float64), torch.rand(6, 1, dtype=torch.float64) + 0.1
-    gaussian = GaussianMixture(torch.zeros(1, 1).double(), variance**0.5)
-    log_term = 0.5 * t * torch.log1p(variance / t)
-    psi = 0.5 * x.square() - gaussian.free_energy(x, t.sqrt()[:, 0])[:, None]
-    assert_close(quadratics(x, t, 1.0), psi + log_term)
+        network.root.copy_(torch.tensor([[0.3, -0.4], [5.0, 0.0]]))
+    first, second = (mixing.logits.softmax(2) for mixing in network.mixings)
+    whole = network.root[0].softmax(0)
+    choices = list(product(range(2), repeat=3))
+    weights = []
+    for i, j, k in choices:  # of the pairs (0, 1) and (2, nobody), the first members come first
+        of_pairs = first[0, :, i] * first[2, :, j], first[1, :, k]
+        weights.append((whole * (second[0] @ of_pairs[0]) * (second[1] @ of_pairs[1])).sum())
+    place = torch.arange(3)
+    levels = torch.tensor(choices)
+    means = network.value[place, levels] * SIGMA_DATA
+    std = network.raw_variance.exp().log1p().sqrt()[place, levels] * SIGMA_DATA
+    mixture = GaussianMixture(means.detach(), std.detach(), torch.stack(weights).detach())
+    x, sigma = states(model)
+    known = mixture(x, sigma)
+    assert_close(model(x, sigma, torch.zeros(len(x), dtype=torch.long)), known)
 
-    levels = Levels(1, 5, 0, ()).double()
-    means = levels.value.detach()[:, None]
-    spread = float(levels.raw_variance.detach()[0].exp().log1p()) ** 0.5
-    mixture = GaussianMixture(means, spread)
-    t = t[:, 0]
-    empty = torch.zeros(6, 5, dtype=torch.float64)
-    found = levels(x, t[:, None], 1.0, None, empty)
-    at_zero = levels(0 * x, t[:, None], 0.0, None, empty)
-    assert_close(at_zero - found, mixture.free_energy(x, t.sqrt()))
+
+@every_network
+def test_it_is_a_density_whose_noise_is_exact(name: str) -> None:
+    """The heat equation, at every label, and V ≥ 0: for all weights."""
+    model = natural(name, 2, 2.0, classes=2)
+    x, sigma = states(model)
+    assert (model.free_energy(x, sigma) >= 0).all()
+    x, sigma = x[:12], sigma[:12]
+    label = torch.arange(12) % 3 - 1
+    assert heat_residual(model, x, sigma, label, probes=None).relative.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("sigma", [0.05, 1.0])
+def test_a_density_integrates_to_one(sigma: float) -> None:
+    model = natural("dense, 2-D", 4)
+    side = torch.linspace(-8, 8, 801, dtype=torch.float64)
+    with torch.no_grad():
+        density = (-model(torch.cartesian_prod(side, side), sigma)).exp()
+    assert_close(float(density.sum() * (side[1] - side[0]) ** 2), 1.0, rtol=1e-6, atol=0)
+
+
+def test_a_convolution_is_the_tree_with_its_weights_everywhere() -> None:
+    shared, tree = NaturalConvexConv((2, 4, 3), 3, 2).double(), NaturalConvex((2, 4, 3), 3, 2)
+    tree = tree.double()
+    with torch.no_grad():
+        tree.value.copy_(shared.value.expand_as(tree.value))
+        tree.raw_variance.copy_(shared.raw_variance.expand_as(tree.raw_variance))
+        tree.root.copy_(shared.root)
+        for own, one in zip(tree.mixings, shared.mixings, strict=True):
+            own.logits.copy_(one.logits.repeat_interleave(len(own.logits) // 2, dim=0))
+    x, t = torch.randn(5, 2, 4, 3, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
+    assert_close(shared(x, t), tree(x, t))
+
+
+def test_a_mixing_keeps_what_is_far_below_the_largest() -> None:
+    """No component's weight is lost to rounding, whatever the logits: no log 0."""
+    mixing = Mixing(1, 2, 1)
+    with torch.no_grad():
+        mixing.logits.copy_(torch.tensor([[[-500.0, 0.0]]]))
+    assert mixing(torch.tensor([[[0.0, -500.0]]])).isfinite().all()
 
 
 @every_network
@@ -234,7 +274,7 @@ def test_a_network_of_the_other_kind_is_refused(network, parametrization: str, n
     ("make", "named"),
     [
         (lambda: NaturalConvex((4,), levels=0), "levels is 0"),
-        (lambda: NaturalConvexConv((1, 4, 4), window=2), "window is 2"),
+        (lambda: NaturalConvexConv((1, 4, 4), states=0), "states is 0"),
         (lambda: NaturalConvexConv((4,)), "takes images"),
     ],
 )

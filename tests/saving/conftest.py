@@ -29,8 +29,8 @@ BACKBONES = {
     "unet": lambda: UNet(SHAPE, 4, (1, 2), 1, attention_resolutions=(2,), head_width=4),
     "transformer": lambda: Transformer(SHAPE, width=8, depth=1, heads=2, mlp_ratio=2),
     "convex": lambda: InputConvex(SHAPE, width=8, depth=2),
-    "natural": lambda: NaturalConvex(SHAPE, 8, 2, 8, 3, num_classes=2),
-    "natural-conv": lambda: NaturalConvexConv(SHAPE, 4, 2, 3),
+    "natural": lambda: NaturalConvex(SHAPE, 4, 3, num_classes=2),
+    "natural-conv": lambda: NaturalConvexConv(SHAPE, 4, 3),
 }
 
 
