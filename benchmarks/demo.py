@@ -1,9 +1,9 @@
 """The demo: an energy and its unconstrained baseline, trained and compared on real digits.
 
-``make demo`` or ``python -m benchmarks.demo``. Trains an energy U-Net and a plain one that costs as
-much a step, with the same seeds on the same images (at once, one thread each), compares 1,000 samples of each from the same noises as
-``energydiff evaluate compare`` does, and writes the page, pictures and ``summary.json`` to
-``runs/demo/``. A second run finds both models trained and only compares.
+``make demo`` or ``python -m benchmarks.demo``. Trains an energy U-Net and a plain one of about its
+operations with the same seeds on the same images (at once, one thread each), compares 1,000 samples
+of each from the same noises as ``energydiff evaluate compare`` does, and writes the page, pictures
+and ``summary.json`` to ``runs/demo/``. A second run finds both models trained and only compares.
 """
 
 import argparse

@@ -63,6 +63,21 @@ def test_an_energy_unet_differs_from_its_baseline_in_the_model_alone_and_costs_a
     assert energy == baseline
 
 
+def test_no_energy_across_noise_needs_a_calibrated_gauge() -> None:
+    """But the convex one, and memorisation, where one σ is looked at (docs/train.md)."""
+    calibrated = set()
+    for file in CONFIGS.rglob("*.yaml"):
+        model = (yaml.safe_load(file.read_text()) or {}).get("model")
+        if isinstance(model, dict) and "parametrization" in model:
+            objective = model.get("objective")
+            name = objective["class_path"] if isinstance(objective, dict) else objective
+            if name is None and model["parametrization"] != "unconstrained":
+                calibrated.add(str(file.relative_to(CONFIGS)))
+    assert {name for name in calibrated if not name.startswith("memorisation/")} == {
+        "digits/convex_mlp.yaml"
+    }
+
+
 @pytest.mark.parametrize("command", [EnergyDiffCLI, DistilCLI, CompletionCLI])
 def test_examples_in_the_help_name_configurations_there_are(command: type[EnergyDiffCLI]) -> None:
     for example in command.examples:

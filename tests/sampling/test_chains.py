@@ -37,7 +37,7 @@ def test_the_effective_sample_size_of_an_autoregression(correlation: float) -> N
 
 
 def counted(draws: int, chains: int, correlation: float, apart: float) -> Tensor:
-    """An autoregression on sums of twelve numbers of a congruential generator: the same anywhere."""
+    """An autoregression on sums of twelve congruential numbers: the same anywhere."""
     state, out = 12345, torch.zeros(draws, chains, dtype=torch.float64)
     for j in range(chains):
         x = 0.0
