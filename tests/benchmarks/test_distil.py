@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from torch import Tensor
 
-from benchmarks.distil import WITHOUT_TEACHER, with_weights_of
-from energydiff.data import Normalization
+from benchmarks.distil import MIDDLE, WITHOUT_TEACHER, from_teacher, with_weights_of
+from energydiff.data import Digits, Normalization
 from energydiff.denoisers import build_denoiser, network_of
 from energydiff.diffusion import NoisyBatch, Teacher, denoising_loss
-from energydiff.energies import NoiseRange
+from energydiff.energies import Denoiser, NoiseRange
+from energydiff.energies.base import Sigma
 from energydiff.evaluation.cost import operations
 from energydiff.potentials import UNet
+from energydiff.sampling import karras_sigmas
 from energydiff.saving import SavedModel
 
 
@@ -38,3 +41,19 @@ def test_an_energy_takes_the_weights_of_a_baseline(baseline: SavedModel) -> None
     mine, theirs = network_of(energy), network_of(baseline.denoiser)
     assert mine is not None and theirs is not None
     torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+
+
+def test_an_energy_is_as_far_from_its_teacher_as_it_was_moved(baseline: SavedModel) -> None:
+    """A shift of D by δ is an error of w δ², w = (σ² + σ_d²)/(σσ_d)², wherever it is asked."""
+    held_out = Digits().open().held_out
+
+    class Shifted(Denoiser):
+        shape, noise = baseline.denoiser.shape, baseline.denoiser.noise
+
+        def denoise(self, x: Tensor, sigma: Sigma, label: Tensor | None = None) -> Tensor:
+            return baseline.denoiser.denoise(x, sigma, label) + 0.1
+
+    sigma = karras_sigmas(18, *baseline.denoiser.require_noise())[MIDDLE].item()
+    expected = (sigma**2 + 0.8**2) / (sigma * 0.8) ** 2 * 0.01
+    errors = from_teacher(Shifted(), baseline.denoiser, held_out, 0.8)
+    assert errors == pytest.approx((expected, expected), rel=1e-3)
