@@ -143,8 +143,8 @@ def train(
     unet = replace(task, config=task.unet)
     for images in task.longer:
         run = runs(f"energy U-Net {images}", images, [seed])[seed]
-        given = [str(teachers[seed]), *unet.arguments(seed, images), *ENERGY_UNET]
-        train_missing({run: given}, jobs, "distil")
+        arguments = [str(teachers[seed]), *unet.arguments(seed, images), *ENERGY_UNET]
+        train_missing({run: arguments}, jobs, "distil")
     return arms
 
 
