@@ -40,6 +40,7 @@ STATES = 256  # at which an energy is held against its teacher
 MIDDLE = 11  # of the 18 steps from σ_max to σ_min: σ = .44 on digits
 # A step of ½⟨u, F(u)⟩ is six forward passes of F, and a teacher's answer a seventh.
 WITHOUT_TEACHER = 7 / 6
+UNET_WITHOUT_TEACHER = 1.38  # of a dual step of the energy U-Net
 # Of all energies: many small steps at a high rate, for a training that is short.
 ENERGY = (
     *("--model.parametrization", "inner_product"),
@@ -59,7 +60,7 @@ class Task:
     Attributes:
         images: of the baseline. ``distilled`` of the energy.
         options: of all trainings. ``energy`` of those of energies.
-        unet: the configuration of an energy U-Net, to distil in ``longer`` images.
+        unet: the configuration of an energy U-Net, to distil in each of ``longer`` images.
     """
 
     name: str
@@ -145,6 +146,9 @@ def train(
         run = runs(f"energy U-Net {images}", images, [seed])[seed]
         arguments = [str(teachers[seed]), *unet.arguments(seed, images), *ENERGY_UNET]
         train_missing({run: arguments}, jobs, "distil")
+        equal = round(images * UNET_WITHOUT_TEACHER / 32) * 32
+        run = runs(f"energy U-Net data alone {equal}", equal, [seed])[seed]
+        train_missing({run: [*unet.arguments(seed, equal), *ENERGY_UNET]}, jobs)
     return arms
 
 
