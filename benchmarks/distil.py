@@ -49,7 +49,10 @@ ENERGY = (
 DUAL = ("--model.objective", "energydiff.diffusion.DualScoreMatching")
 # Of the energy U-Net. With a teacher the denoising loss falls to a twentieth of that with data:
 # the time score gets a tenth of its weight beside it.
-ENERGY_UNET = ("--data.batch_size", "32", "--model.objective.time_weight", "0.1")
+ENERGY_UNET = (
+    *("--data.batch_size", "32", "--model.learning_rate", "4e-3"),
+    *("--model.backbone.multipliers", "[1, 2]", "--model.objective.time_weight", "0.1"),
+)
 QUIET = ("--monitor.every_images", "0", "--val_every_images", "0")
 
 
@@ -102,9 +105,9 @@ def main() -> None:
 def tasks(fashion: Path | None) -> list[Task]:
     """On digits and, where its files are given, on Fashion-MNIST."""
     digits = EvaluationData(small_reference=True)
-    unet, longer = "digits/energy_unet_dual", (24_000, 72_000)
-    config = "digits/baseline_unet"
-    found = [Task("digits", config, digits, 160_000, 24_000, unet=unet, longer=longer)]
+    unet, longer = "digits/energy_unet", (24_000, 72_000)
+    config, rate = "digits/baseline_unet", ("--model.learning_rate", "2e-3")
+    found = [Task("digits", config, digits, 160_000, 24_000, rate, unet=unet, longer=longer)]
     if fashion:
         data = EvaluationData(Idx(fashion, labels=True))
         root = ("--data.source.root", str(fashion))

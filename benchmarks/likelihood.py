@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from energydiff.data import Digits, Idx
-from energydiff.denoisers import EnergyDenoiser, UnconstrainedDenoiser
+from energydiff.denoisers import EnergyDenoiser, NaturalEnergy, UnconstrainedDenoiser
 from energydiff.errors import UserError, sentences
 from energydiff.files import write_json
 from energydiff.likelihood import (
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 def measure(model: SavedModel, raw: Tensor, probes: int | None, levels: int) -> dict[str, Any]:
     """Everything about raw images (N, \\*shape); means with the standard error over images."""
     denoiser = model.denoiser
-    if not isinstance(denoiser, EnergyDenoiser | UnconstrainedDenoiser):
+    if not isinstance(denoiser, EnergyDenoiser | NaturalEnergy | UnconstrainedDenoiser):
         raise UserError(f"{type(denoiser).__name__} is no trained model: nothing to measure.")
     low, high = denoiser.require_noise()
     x0 = model.normalization.encode(raw)
