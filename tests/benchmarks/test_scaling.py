@@ -8,7 +8,9 @@ from benchmarks.scaling import Machine, main, on_paper, plan
 from energydiff.errors import UserError
 from energydiff.potentials import EnergyTransformer, UNet
 
-UNET, TRANSFORMER = (f"configs/digits/energy_{n}.yaml:1x8x8" for n in ("unet", "transformer"))
+UNET, TRANSFORMER = (
+    f"configs/digits/energy_{n}.yaml:1x8x8" for n in ("inner_product", "transformer")
+)
 MACHINE = Machine(peak=1e12, inside=4e9, between=1e9, node=8, latency=1e-6)
 
 

@@ -78,6 +78,6 @@ def test_an_energy_says_whether_its_constant_is_known() -> None:
     assert not model.normalised
     model.gauge.set(torch.linspace(-5, 5, 65), torch.ones(65))
     assert model.normalised
-    assert build_denoiser(NaturalConvex((3,), 8, 2, 8, 3), 0.5, "natural").normalised
+    assert build_denoiser(NaturalConvex((3,), 4, 4), 0.5, "natural").normalised
     assert GaussianMixture(torch.zeros(1, 3), 0.2).normalised
     assert not build_denoiser(MLP((3,), width=8), 0.5, "squared_norm").normalised
