@@ -32,7 +32,7 @@ from energydiff.training import LyapunovMonitor, monitor
 from energydiff.training.module import DiffusionModule
 from energydiff.training.stream import with_training_draws
 
-CONFIGS = [f"configs/digits/energy_{name}.yaml" for name in ("mlp", "unet", "transformer")]
+CONFIGS = [f"configs/digits/energy_{name}.yaml" for name in ("mlp", "inner_product", "transformer")]
 FASHION = "configs/fashion_mnist/energy_transformer.yaml"
 DEFAULT_IMAGES = inspect.signature(LyapunovMonitor).parameters["every_images"].default
 TARGET = 0.03

@@ -210,7 +210,7 @@ def costs(runs: list[Path], names: list[str]) -> Table:
 
 
 def training_step(model: Any) -> Callable[[], None]:
-    """Loss and gradient of 64 images, by the objective of the shipped configuration."""
+    """Loss and gradient of 64 images: by likelihood where it is exact, else by denoising."""
     objective = MaximumLikelihood() if model.exact else DenoisingScoreMatching()
     x0 = torch.randn(64, *model.shape)
     batch = NoisyBatch(x0, torch.logspace(-1.5, 1, 64), torch.randn_like(x0), model.sigma_data)

@@ -17,7 +17,7 @@ class DistilCLI(EnergyDiffCLI):
 
     given = " TEACHER"
     examples = (
-        "runs/digits/baseline_unet --config configs/digits/energy_unet.yaml"
+        "runs/digits/baseline_unet --config configs/digits/energy_inner_product.yaml"
         " --model.total_images 24000",
     )
 
