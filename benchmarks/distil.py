@@ -120,7 +120,7 @@ def train(
     task: Task, seeds: Sequence[int], out: Path, jobs: int
 ) -> dict[str, tuple[int, list[Path]]]:
     """What is missing; of each arm the images of a run and its runs, by seed."""
-    equal = round(task.distilled * WITHOUT_TEACHER / 32) * 32
+    equal = in_batches(task.distilled * WITHOUT_TEACHER)
 
     def runs(arm: str, images: int, seeds: Sequence[int] = seeds) -> dict[int, Path]:
         name = arm.replace("'", "").replace(" ", "_")
@@ -149,10 +149,15 @@ def train(
         run = runs(f"energy U-Net {images}", images, [seed])[seed]
         arguments = [str(teachers[seed]), *unet.arguments(seed, images), *ENERGY_UNET]
         train_missing({run: arguments}, jobs, "distil")
-        equal = round(images * UNET_WITHOUT_TEACHER / 32) * 32
+        equal = in_batches(images * UNET_WITHOUT_TEACHER)
         run = runs(f"energy U-Net data alone {equal}", equal, [seed])[seed]
         train_missing({run: [*unet.arguments(seed, equal), *ENERGY_UNET]}, jobs)
     return arms
+
+
+def in_batches(images: float) -> int:
+    """As many, in whole batches of 32."""
+    return round(images / 32) * 32
 
 
 def with_weights_of(teacher: SavedModel) -> SavedModel:

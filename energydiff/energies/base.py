@@ -418,11 +418,6 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def float64_or_widest(x: Tensor) -> torch.dtype:
-    """float64 where the device of x has it."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
-
-
 def _readable(value: Tensor) -> bool:
     """Whether reading values is free: elsewhere it would wait for the device at every step.
 

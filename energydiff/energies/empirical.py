@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from energydiff.energies.base import Energy, float64_or_widest
+from energydiff.energies.base import Energy
 from energydiff.errors import UserError
 
 
@@ -47,7 +47,7 @@ class EmpiricalData(Energy):
         self.register_buffer("data", data)
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        sigma = sigma.to(float64_or_widest(x))
+        sigma = sigma.to(_float64_or_widest(x))
         if x.requires_grad or sigma.requires_grad:
             parts = [torch.logsumexp(logits, 1) for logits, _ in self._log_kernels(x, sigma)]
             log_sum = torch.logsumexp(torch.stack(parts), 0)
@@ -59,7 +59,7 @@ class EmpiricalData(Energy):
         """E and ∇E = (x − D)/σ², without a graph unless ``x`` requires one."""
         if x.requires_grad:
             return super().gradient(x, sigma, label)
-        wide = sigma.to(float64_or_widest(x))
+        wide = sigma.to(_float64_or_widest(x))
         log_sum, mean = self._posterior(x, wide, mean=True)
         assert mean is not None
         grad = (x.flatten(1).to(wide.dtype) - mean) / wide[:, None] ** 2
@@ -108,3 +108,8 @@ class EmpiricalData(Energy):
 
     def extra_repr(self) -> str:
         return f"points={len(self.data)}, shape={self.shape}"
+
+
+def _float64_or_widest(x: Tensor) -> torch.dtype:
+    """float64 where the device of x has it."""
+    return torch.float32 if x.device.type == "mps" else torch.float64

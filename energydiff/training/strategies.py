@@ -39,8 +39,6 @@ _SYNC = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broad
 _DDP: dict[str, Any] = {"gradient_as_bucket_view": True, _SYNC: False}
 StrategyRegistry.register("ddp", DDPStrategy, override=True, **_DDP)
 
-STEPS = ("training_step", "validation_step", "test_step")
-
 
 class Sharded(ModelParallelStrategy):
     """``fsdp2``: every device has a part of the weights; checkpoints are those of one device.
@@ -144,7 +142,7 @@ def share_weights(module: nn.Module, mesh: DeviceMesh) -> None:
                 for method in methods:
                     register_fsdp_forward_method(part, method)
     fully_shard(module, mesh=mesh)
-    for step in STEPS:
+    for step in ("training_step", "validation_step", "test_step"):
         if hasattr(module, step):
             register_fsdp_forward_method(module, step)
 

@@ -115,7 +115,7 @@ def test_what_is_known_repels_newton() -> None:
         known = torch.cat([known, found.x[found.converged]])
         known = known[distinct(known, 1e-4)]
         counts.append(len(known))
-    assert counts[0] < counts[-1] == 7
+    assert 4 <= counts[0] < counts[-1] == 7
     assert examine(surface, known, sigma).euler_sum == 1
 
 
