@@ -85,7 +85,7 @@ def test_only_the_order_of_values_counts(seed: int) -> None:
     # Of a power of two: the two draws next to the median are folded onto each other, to the bit.
     assert_close(split_rhat(4 * draws), split_rhat(draws))
     # Of others rounding says which of the two comes first, among 120.
-    assert_close(split_rhat(3 * draws - 5), split_rhat(draws), rtol=5e-3, atol=0)
+    assert_close(split_rhat(3 * draws - 5), split_rhat(draws), rtol=1e-2, atol=0)
 
 
 def test_statistics_are_judged_one_by_one_and_the_worst_is_named() -> None:
