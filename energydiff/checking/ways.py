@@ -84,12 +84,9 @@ def ways_of(
         ]
     else:
         left_out["compiled"] = "a closed form is not" if compiled else "left out"
-    try:
-        if not sharded:
-            raise UserError("left out")
-        require_shareable(energy, device)
-    except UserError as error:
-        left_out["sharded"] = str(error)
+    why_not = _why_unshareable(energy, device) if sharded else "left out"
+    if why_not:
+        left_out["sharded"] = why_not
     else:
         ask = partial(answers_in_parts, device=device)
         ways += [
@@ -97,6 +94,15 @@ def ways_of(
             Way("sharded, training", training, learning=True, ask=ask),
         ]
     return ways, left_out
+
+
+def _why_unshareable(energy: Energy, device: torch.device) -> str | None:
+    """What keeps it from being shared by processes, if anything."""
+    try:
+        require_shareable(energy, device)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 class _Fused(TorchDispatchMode):
