@@ -167,6 +167,7 @@ class EnergyDiffCLI(LightningCLI):
         for source, target in (
             ("shape", "backbone.init_args.shape"),
             ("num_classes", "backbone.init_args.num_classes"),
+            ("sigma_data", "backbone.init_args.sigma_data"),
             ("sigma_data", "sigma_data"),
             ("normalization", "normalization"),
             ("classes", "classes"),

@@ -20,6 +20,11 @@ class ConditionedScalar(ScalarNetwork):
         """Make the embedding of noise and label, and a vector of each of ``sizes``."""
         self.conditioning = ConditioningVectors(width, self.num_classes, sizes)
 
+    def vectors(self, c: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
+        """e: what noise and label become, each (B or 1, size)."""
+        vectors: tuple[Tensor, ...] = self.conditioning(c, label)
+        return vectors
+
     @abstractmethod
     def value(self, u: Tensor, e: Sequence[Tensor]) -> Tensor:
         """φ (B,) of samples u and vectors e, each (B or 1, size)."""
@@ -29,12 +34,12 @@ class ConditionedScalar(ScalarNetwork):
         """φ, ∂φ/∂u like u, and ∂φ/∂e, each (B, size)."""
 
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.value(u, self.conditioning(c, label))
+        return self.value(u, self.vectors(c, label))
 
     def value_and_grad(
         self, u: Tensor, c: Tensor, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        phi, to_u, _ = self.pull(u, self.conditioning(c, label))
+        phi, to_u, _ = self.pull(u, self.vectors(c, label))
         return phi, to_u
 
     def value_and_grads(
@@ -42,7 +47,7 @@ class ConditionedScalar(ScalarNetwork):
     ) -> tuple[Tensor, Tensor, Tensor]:
         # One value per sample, so that each has its own derivative.
         e, pullback = torch.func.vjp(  # type: ignore[misc]
-            lambda c: self.conditioning(c, label), c.contiguous()
+            lambda c: self.vectors(c, label), c.contiguous()
         )
         phi, to_u, to_e = self.pull(u, e)
         (to_c,) = pullback(tuple(to_e))

@@ -21,11 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from energydiff.errors import UserError
 from energydiff.potentials.backbone import require_image
 from energydiff.potentials.conditioned_scalar import ConditionedScalar
 from energydiff.potentials.energy_unet_blocks import SHARE, Block, Conv, NormSiLU, wide
 from energydiff.potentials.groupnorm_silu import Saved
 from energydiff.potentials.unet import doubled, require_levels
+from energydiff.potentials.waves import Waves
 
 
 class EnergyUNet(ConditionedScalar):
@@ -41,6 +43,13 @@ class EnergyUNet(ConditionedScalar):
             a height that no level has is passed over.
         head_width: channels per attention head.
         num_classes: class labels, 0 for none.
+        periods: of waves of the values that the network sees beside them, in model coordinates
+            (:class:`~energydiff.potentials.waves.Waves`): for values on a grid its spacing, and
+            twice that.
+        sigma_data: σ_d of the data, which waves need; in configurations theirs.
+
+    Raises:
+        UserError: arguments that fit no such network.
     """
 
     def __init__(
@@ -52,12 +61,16 @@ class EnergyUNet(ConditionedScalar):
         attention_resolutions: tuple[int, ...] = (),
         head_width: int = 32,
         num_classes: int = 0,
+        periods: tuple[float, ...] = (),
+        sigma_data: float | None = None,
     ) -> None:
         super().__init__()
         require_image("EnergyUNet", shape)
         require_levels(shape, len(multipliers))
         self.shape, self.num_classes = tuple(shape), num_classes
-        self.input = Conv(shape[0], channels, 3)
+        self.waves = _waves(periods, sigma_data)
+        seen = shape[0] * (1 if self.waves is None else self.waves.times)
+        self.input = Conv(seen, channels, 3)
         self.start = NormSiLU(channels)
         widths = [channels * multiplier for multiplier in multipliers]
         self.levels = nn.ModuleList()
@@ -75,17 +88,34 @@ class EnergyUNet(ConditionedScalar):
     def parts(self) -> list[tuple[nn.Module, Sequence[str]]]:
         return [(level, ("value", "pullback")) for level in self._levels()]
 
+    def vectors(self, c: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
+        """Of the norms, and last, where there are waves, what noise leaves of these."""
+        norms = super().vectors(c, label)
+        return norms if self.waves is None else (*norms, self.waves.noise(c))
+
     def value(self, u: Tensor, e: Sequence[Tensor]) -> Tensor:
-        return self._total(self._climb(u, e)[0])
+        seen, norms = self._see(u, e)
+        return self._total(self._climb(seen, norms)[0])
 
     def pull(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        passed, first = self._climb(u, e)
+        seen, norms = self._see(u, e)
+        passed, first = self._climb(seen, norms)
         phi = self._total(passed)
-        to_u, to_e = self._descend(passed, first)
-        return phi, to_u, [torch.cat(parts, 1) for parts in to_e]
+        to_u, of_norms = self._descend(passed, first)
+        to_e = [torch.cat(parts, 1) for parts in of_norms]
+        if self.waves is not None:
+            to_u, to_noise = self.waves.pullback(to_u, u, e[-1])
+            to_e.append(to_noise)
+        return phi, to_u, to_e
 
     def grad(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        return self._descend(*self._climb(u, self.conditioning(c, label)))[0]
+        e = self.vectors(c, label)
+        to_u, _ = self._descend(*self._climb(*self._see(u, e)))
+        return to_u if self.waves is None else self.waves.pullback(to_u, u, e[-1])[0]
+
+    def _see(self, u: Tensor, e: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+        """What the first convolution is given, and the vectors of the norms."""
+        return (u, e) if self.waves is None else (self.waves(u, e[-1]), e[:-1])
 
     def _climb(self, u: Tensor, e: Sequence[Tensor]) -> tuple[list["_Passed"], Saved]:
         """What every level keeps, from the coarsest, and what the first norm does."""
@@ -108,7 +138,8 @@ class EnergyUNet(ConditionedScalar):
     def _descend(
         self, passed: list["_Passed"], first: Saved
     ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-        """∂φ/∂u and ∂φ/∂e, each in parts; what was kept is freed on the way."""
+        """∂φ/∂ what the first convolution was given, and ∂φ/∂ the norms' vectors, each in parts;
+        what was kept is freed on the way."""
         to_ts, to_ys, to_heard, to_e = [], [], None, []
         for level in self._levels():
             to_t, to_y, to_heard, of_blocks = level.pullback(to_heard, passed.pop())
@@ -189,6 +220,14 @@ class _Level(nn.Module):
             return to_t, to_y, None, to_e
         to_doubled = SHARE * F.avg_pool2d(to_y, 2, divisor_override=1)
         return to_t, to_y, self.hear.pullback(to_doubled), to_e
+
+
+def _waves(periods: tuple[float, ...], sigma_data: float | None) -> Waves | None:
+    if not periods:
+        return None
+    if sigma_data is None:
+        raise UserError("EnergyUNet with periods needs sigma_data: give σ_d of the data.")
+    return Waves(periods, sigma_data)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

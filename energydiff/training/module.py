@@ -1,5 +1,6 @@
 """The LightningModule: a thin shell around a denoiser, its objective and its optimizer."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from energydiff.diffusion import (
     Teacher,
 )
 from energydiff.energies import Denoiser, NoiseRange
+from energydiff.energies.base import per_sample
 from energydiff.errors import UserError
 from energydiff.potentials import Network, Wrapped, require_smooth
 from energydiff.registry import is_ours
@@ -45,6 +47,8 @@ class DiffusionModule(StreamModule):
         classes: class names, from the data.
         compile: run an energy and its derivatives, or the baseline, as one compiled function
             (minutes once, faster steps).
+        teacher_share: of ``total_images``, how many of the first are learned from a teacher, where
+            there is one, before the data themselves are (docs/distil.md).
 
     Attributes:
         teacher: what it learns from in the place of the data, if anything; a held-out loss is
@@ -73,6 +77,7 @@ class DiffusionModule(StreamModule):
         batch_size: int = 64,
         classes: tuple[str, ...] = (),
         compile: bool = False,
+        teacher_share: float = 0.5,
     ) -> None:
         objective = objective or DenoisingScoreMatching()
         super().__init__(
@@ -87,6 +92,8 @@ class DiffusionModule(StreamModule):
         )
         if not 0 <= label_dropout <= 1:
             raise UserError(f"model.label_dropout = {label_dropout} must lie in [0, 1].")
+        if not 0 < teacher_share <= 1:
+            raise UserError(f"model.teacher_share = {teacher_share} must lie in (0, 1].")
         try:
             levels = NoiseRange(sigma_min, sigma_max)
         except UserError as error:
@@ -97,6 +104,7 @@ class DiffusionModule(StreamModule):
         objective.prepare(self.denoiser)
         self.noise = noise or objective.noise
         self.sigma_data, self.label_dropout = sigma_data, label_dropout
+        self.teacher_share = teacher_share
 
     def setup(self, stage: str) -> None:
         """``UserError`` before hours of training for what could not be trained or loaded later."""
@@ -148,8 +156,18 @@ class DiffusionModule(StreamModule):
             label,
         )
         if self.training and self.teacher is not None:
-            noisy = self.teacher.inform(noisy)
+            noisy = self._taught(noisy, batch["count"], self.teacher)
         return self.objective(self.denoiser, noisy)
+
+    def _taught(self, noisy: NoisyBatch, count: Tensor, teacher: Teacher) -> NoisyBatch:
+        """With the teacher's mean where an image's place in the stream is among the first."""
+        first = count < self.teacher_share * self.total_images
+        if not first.any():
+            return noisy
+        told = teacher.inform(noisy)
+        return replace(
+            told, mean=torch.where(per_sample(first, noisy.x0) > 0, told.target, noisy.x0)
+        )
 
     def title(self) -> str:
         network = network_of(self.denoiser)

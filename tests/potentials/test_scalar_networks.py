@@ -52,6 +52,16 @@ DESIGNS |= {
     )
     for blocks, name, attention in ((1, "plain", ()), (2, "attention", (3,)))
 }
+DESIGNS["unet-waves"] = partial(
+    EnergyUNet,
+    (2, 6, 4),
+    channels=8,
+    multipliers=(1, 2),
+    blocks=1,
+    num_classes=3,
+    periods=(0.5, 3.0),
+    sigma_data=0.6,
+)
 every_design = pytest.mark.parametrize("design", DESIGNS)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from energydiff.data import Normalization
 from energydiff.denoisers import build_denoiser, network_of
+from energydiff.diffusion import NoisyBatch, Teacher
 from energydiff.energies import EmpiricalData, NoiseRange
 from energydiff.errors import UserError
 from energydiff.potentials import MLP, Backbone
@@ -101,6 +102,7 @@ def test_training_follows_the_teacher_and_a_held_out_loss_the_data(
     raw = torch.stack([data.train_source[i][0] for i in range(8)])
     noise = torch.randn(8, *SHAPE)
     batch: dict[str, Any] = {"raw": raw, "noise": noise, "uniform": torch.full((8, 2), 0.5)}
+    batch["count"] = torch.arange(8) + module.total_images // 2 - 3
     losses = {}
     for mode in (True, False):
         for teacher in (module.teacher, None):
@@ -108,4 +110,29 @@ def test_training_follows_the_teacher_and_a_held_out_loss_the_data(
             losses[mode, teacher is None] = module.loss_parts(batch)["denoising"].detach()
             module.teacher = kept
     assert torch.equal(losses[False, True], losses[False, False])
-    assert not torch.allclose(losses[True, True], losses[True, False])
+    differ = losses[True, True].isclose(losses[True, False], rtol=1e-4).logical_not()
+    assert differ.tolist() == [True] * 3 + [False] * 5  # of the first half of its images alone
+
+
+def test_the_teacher_is_not_asked_where_the_data_are_learned_from(
+    module: DiffusionModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module.train()
+    learn_from(module, taught(), "runs/t")
+    asked: list[int] = []
+    inform = Teacher.inform
+
+    def informing(teacher: Teacher, batch: NoisyBatch) -> NoisyBatch:
+        asked.append(len(batch.x0))
+        return inform(teacher, batch)
+
+    monkeypatch.setattr(Teacher, "inform", informing)
+    raw, noise = torch.rand(2, *SHAPE), torch.randn(2, *SHAPE)
+    for share, first, expected in ((0.5, 0, [2]), (0.5, 1, []), (1.0, 1, [2])):
+        module.teacher_share = share
+        count = torch.full((2,), first * module.total_images // 2)
+        module.loss_parts(
+            {"raw": raw, "noise": noise, "uniform": torch.full((2, 2), 0.5), "count": count}
+        )
+        assert asked == expected
+        asked.clear()
