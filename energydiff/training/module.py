@@ -92,8 +92,8 @@ class DiffusionModule(StreamModule):
         )
         if not 0 <= label_dropout <= 1:
             raise UserError(f"model.label_dropout = {label_dropout} must lie in [0, 1].")
-        if not 0 < teacher_share <= 1:
-            raise UserError(f"model.teacher_share = {teacher_share} must lie in (0, 1].")
+        if not 0 <= teacher_share <= 1:
+            raise UserError(f"model.teacher_share = {teacher_share} must lie in [0, 1].")
         try:
             levels = NoiseRange(sigma_min, sigma_max)
         except UserError as error:
