@@ -161,8 +161,8 @@ class EnergyDiffCLI(LightningCLI):
         parser.add_argument(
             "--teacher",
             type=str | None,
-            help="A run, checkpoint or export whose denoiser is learned from in the place of the"
-            " data; energydiff distil starts from its weights too.",
+            help="A run, checkpoint or export whose denoiser is learned from before the data are"
+            " (model.teacher_share); energydiff distil starts from its weights too.",
         )
         for source, target in (
             ("shape", "backbone.init_args.shape"),

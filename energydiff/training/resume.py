@@ -20,7 +20,8 @@ FREE = (
 # How weights are moved from now on: changed, and recorded with the images seen until then.
 RECORDED = (
     *("model.learning_rate", "model.betas", "model.weight_decay", "model.schedule"),
-    *("model.warmup_images", "model.total_images", "ema", "train_images", "train_names"),
+    *("model.warmup_images", "model.total_images", "model.teacher_share"),
+    *("ema", "train_images", "train_names"),
     *("trainer.precision", "trainer.gradient_clip_val"),
 )
 # Without bearing on a held-out loss.
