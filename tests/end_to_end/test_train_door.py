@@ -71,6 +71,18 @@ def test_a_run_is_measured_with_its_averaged_weights(
     assert float(shown[1]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_network_that_asks_for_it_is_given_the_scale_of_the_data(tmp_path: Path, door) -> None:
+    """The waves of likelihood.yaml; and the run goes on."""
+    options = ["--config", "configs/digits/likelihood.yaml", "--monitor.every_images", 0]
+    options += ["--val_every_images", 0, "--trainer.default_root_dir", tmp_path / "run"]
+    for images in (64, 128):
+        assert door("fit", *options, "--model.total_images", images).code == 0
+    model = energydiff.load(tmp_path / "run")
+    network = model.potential.backbone
+    assert network.config["sigma_data"] == model.sigma_data == network.waves.sigma_data
+    assert list(network.config["periods"]) == [0.125, 0.25]
+
+
 def test_configurations_stack(unet_run: Path, tiny_unet: Path, tmp_path: Path, door) -> None:
     """A later --config overrides an earlier one, and an option both."""
     more = tmp_path / "more.yaml"
