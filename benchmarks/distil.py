@@ -106,7 +106,7 @@ def train(
 
     def runs(arm: str, images: int, seeds: Sequence[int] = seeds) -> dict[int, Path]:
         name = arm.replace("'", "").replace(" ", "_")
-        arms[arm] = images, [out / task.name / f"{name}_{seed}" for seed in seeds]
+        arms[arm] = images, [out / task.name / f"{name}_{images}_{seed}" for seed in seeds]
         return dict(zip(seeds, arms[arm][1], strict=True))
 
     def few(seed: int) -> list[str]:

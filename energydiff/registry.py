@@ -140,6 +140,14 @@ def describe(thing: Configured, arguments: Mapping[str, Any] | None = None) -> d
     return {"class": name} | {k: _plain(v, f"{name}.{k}") for k, v in arguments.items()}
 
 
+def with_defaults(kind: type[Any], description: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """A description with the arguments that its class has come to take since, at their defaults;
+    ``what`` as of :func:`find`."""
+    parameters = inspect.signature(find(kind, description.get("class", ""), what)).parameters
+    defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+    return {n: _plain(value, f"{what}.{n}") for n, value in defaults.items()} | dict(description)
+
+
 def build(kind: type[T], description: Mapping[str, Any], what: str) -> T:
     """The inverse of :func:`describe`; ``what`` as of :func:`find`."""
     arguments = {name: _built(value, what) for name, value in description.items()}

@@ -13,7 +13,7 @@ COMMANDS = {
     "fit": ("training", "train an energy or its baseline; the same command resumes it"),
     "validate": ("training", "held-out loss of a trained run"),
     "test": ("training", "the same, under Lightning's test loop"),
-    "distil": ("distil", "train an energy on what a trained denoiser says, from its weights"),
+    "distil": ("distil", "train an energy on what a trained denoiser says, then on data"),
     "sample": ("sample", "draw samples with a record of V and its certificate"),
     "evaluate": ("evaluate", "fid, compare, report: quality of samples, with intervals"),
     "memorisation": (

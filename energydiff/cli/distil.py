@@ -18,7 +18,7 @@ class DistilCLI(EnergyDiffCLI):
     given = " TEACHER"
     examples = (
         "runs/digits/baseline_unet --config configs/digits/energy_inner_product.yaml"
-        " --model.total_images 24000",
+        " --model.total_images 48000",
     )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

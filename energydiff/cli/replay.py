@@ -43,6 +43,7 @@ def again(step: Path, accelerator: str = "auto", precision: str | None = None) -
         ],
     )
     command.model.load_state_dict(checkpoint.content["current_model_state"])
+    command.model.steps = report["step"]
     device = command.trainer.strategy.root_device.type
     where = f"on {device} in {command.trainer.precision}"
     table = Table(title=f"Step {report['step']}, {where}", title_justify="left")

@@ -66,8 +66,8 @@ COMMANDS = {
     "fit": "Trains a model; the same command resumes a run that was cut off.",
     "validate": "Measures the held-out loss of a trained run.",
     "test": "Measures the held-out loss of a trained run, under Lightning's test loop.",
-    "distil": "Trains a model on what a trained denoiser says of noisy data; the same command"
-    " resumes a run that was cut off.",
+    "distil": "Trains a model on what a trained denoiser says of noisy data, then on the data; the"
+    " same command resumes a run that was cut off.",
 }
 
 
@@ -167,7 +167,6 @@ class EnergyDiffCLI(LightningCLI):
         for source, target in (
             ("shape", "backbone.init_args.shape"),
             ("num_classes", "backbone.init_args.num_classes"),
-            ("sigma_data", "backbone.init_args.sigma_data"),
             ("sigma_data", "sigma_data"),
             ("normalization", "normalization"),
             ("classes", "classes"),

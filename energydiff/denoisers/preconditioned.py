@@ -25,7 +25,7 @@ from energydiff.denoisers.description import (
 from energydiff.denoisers.gauge import Gauge
 from energydiff.energies.base import Denoiser, Energy, Sigma, per_sample, sigma_vector
 from energydiff.errors import UserError
-from energydiff.potentials import Backbone, Potential, ScalarOutput
+from energydiff.potentials import Backbone, Potential, ScalarNetwork, ScalarOutput
 from energydiff.potentials.potential import find_potential, name_of
 
 
@@ -51,6 +51,8 @@ class EnergyDenoiser(Energy):
         self.potential = potential
         self.convex_denoiser = potential.convex_denoiser
         self.sigma_data = positive_sigma_data(sigma_data)
+        if isinstance(potential.backbone, ScalarNetwork):
+            potential.backbone.sigma_data = self.sigma_data
         self.gauge = Gauge()
 
     @property

@@ -36,7 +36,13 @@ class Backbone(Network):
 
 
 class ScalarNetwork(Network):
-    """A scalar φ(u, c, label) by its construction, with its own gradient in u."""
+    """A scalar φ(u, c, label) by its construction, with its own gradient in u.
+
+    Attributes:
+        sigma_data: σ_d of the denoiser that it is the potential of, which tells it.
+    """
+
+    sigma_data: float = 1.0
 
     @abstractmethod
     def forward(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:

@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energydiff.errors import UserError
 from energydiff.potentials.backbone import require_image
 from energydiff.potentials.conditioned_scalar import ConditionedScalar
 from energydiff.potentials.energy_unet_blocks import SHARE, Block, Conv, NormSiLU, wide
@@ -46,7 +45,6 @@ class EnergyUNet(ConditionedScalar):
         periods: of waves of the values that the network sees beside them, in model coordinates
             (:class:`~energydiff.potentials.waves.Waves`): for values on a grid its spacing, and
             twice that.
-        sigma_data: σ_d of the data, which waves need; in configurations theirs.
 
     Raises:
         UserError: arguments that fit no such network.
@@ -62,14 +60,13 @@ class EnergyUNet(ConditionedScalar):
         head_width: int = 32,
         num_classes: int = 0,
         periods: tuple[float, ...] = (),
-        sigma_data: float | None = None,
     ) -> None:
         super().__init__()
         require_image("EnergyUNet", shape)
         require_levels(shape, len(multipliers))
         self.shape, self.num_classes = tuple(shape), num_classes
-        self.waves = _waves(periods, sigma_data)
-        seen = shape[0] * (1 if self.waves is None else self.waves.times)
+        self.waves = Waves(periods) if periods else None
+        seen = shape[0] * (1 if self.waves is None else self.waves.channels)
         self.input = Conv(seen, channels, 3)
         self.start = NormSiLU(channels)
         widths = [channels * multiplier for multiplier in multipliers]
@@ -89,9 +86,9 @@ class EnergyUNet(ConditionedScalar):
         return [(level, ("value", "pullback")) for level in self._levels()]
 
     def vectors(self, c: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
-        """Of the norms, and last, where there are waves, what noise leaves of these."""
+        """Of the norms, and last, where there are waves, their scales."""
         norms = super().vectors(c, label)
-        return norms if self.waves is None else (*norms, self.waves.noise(c))
+        return norms if self.waves is None else (*norms, self.waves.scales(c, self.sigma_data))
 
     def value(self, u: Tensor, e: Sequence[Tensor]) -> Tensor:
         seen, norms = self._see(u, e)
@@ -104,8 +101,8 @@ class EnergyUNet(ConditionedScalar):
         to_u, of_norms = self._descend(passed, first)
         to_e = [torch.cat(parts, 1) for parts in of_norms]
         if self.waves is not None:
-            to_u, to_noise = self.waves.pullback(to_u, u, e[-1])
-            to_e.append(to_noise)
+            to_u, to_scales = self.waves.pullback(to_u, u, e[-1])
+            to_e.append(to_scales)
         return phi, to_u, to_e
 
     def grad(self, u: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
@@ -220,14 +217,6 @@ class _Level(nn.Module):
             return to_t, to_y, None, to_e
         to_doubled = SHARE * F.avg_pool2d(to_y, 2, divisor_override=1)
         return to_t, to_y, self.hear.pullback(to_doubled), to_e
-
-
-def _waves(periods: tuple[float, ...], sigma_data: float | None) -> Waves | None:
-    if not periods:
-        return None
-    if sigma_data is None:
-        raise UserError("EnergyUNet with periods needs sigma_data: give σ_d of the data.")
-    return Waves(periods, sigma_data)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from energydiff.errors import UserError
+from energydiff.potentials import Network
 from energydiff.random import RULE
+from energydiff.registry import with_defaults
 from energydiff.saving import (
     CHECKPOINT_KEY,
     LAST_CHECKPOINT,
@@ -101,7 +103,10 @@ class Checkpoint:
                 f"{self.file} has the format {then.get('format')!r}, and what is configured"
                 f" {now['format']!r}: it is of another command or version, and only goes on there."
             )
-        then, now = then["model"], now["model"]
+        then, now = dict(then["model"]), now["model"]
+        if "backbone" in then and then["backbone"]["class"] == now["backbone"]["class"]:
+            network = with_defaults(Network, then["backbone"], f"the network of {self.file}")
+            then["backbone"] = network
         if then != now:
             differ = sorted(name for name in {**then, **now} if then.get(name) != now.get(name))
             raise UserError(

@@ -1,6 +1,5 @@
 """The LightningModule: a thin shell around a denoiser, its objective and its optimizer."""
 
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -16,7 +15,6 @@ from energydiff.diffusion import (
     Teacher,
 )
 from energydiff.energies import Denoiser, NoiseRange
-from energydiff.energies.base import per_sample
 from energydiff.errors import UserError
 from energydiff.potentials import Network, Wrapped, require_smooth
 from energydiff.registry import is_ours
@@ -51,8 +49,8 @@ class DiffusionModule(StreamModule):
             there is one, before the data themselves are (docs/distil.md).
 
     Attributes:
-        teacher: what it learns from in the place of the data, if anything; a held-out loss is
-            always that of the data.
+        teacher: what it learns from before the data, if anything; a held-out loss is always that
+            of the data.
     """
 
     teacher: Teacher | None = None
@@ -155,19 +153,12 @@ class DiffusionModule(StreamModule):
             self.sigma_data,
             label,
         )
-        if self.training and self.teacher is not None:
-            noisy = self._taught(noisy, batch["count"], self.teacher)
+        if self.training and self.teacher is not None and self._in_teachers_share():
+            noisy = self.teacher.inform(noisy)
         return self.objective(self.denoiser, noisy)
 
-    def _taught(self, noisy: NoisyBatch, count: Tensor, teacher: Teacher) -> NoisyBatch:
-        """With the teacher's mean where an image's place in the stream is among the first."""
-        first = count < self.teacher_share * self.total_images
-        if not first.any():
-            return noisy
-        told = teacher.inform(noisy)
-        return replace(
-            told, mean=torch.where(per_sample(first, noisy.x0) > 0, told.target, noisy.x0)
-        )
+    def _in_teachers_share(self) -> bool:
+        return self.images_after(self.steps) < self.teacher_share * self.total_images
 
     def title(self) -> str:
         network = network_of(self.denoiser)

@@ -34,6 +34,7 @@ class StreamModule(pl.LightningModule, ABC):
         shown: what a progress bar may read when it draws, by name.
         gradient_norm: of the step at hand, before clipping; what the guard has measured of it.
         config: the resolved configuration of the run.
+        steps: optimizer steps before the one at hand.
     """
 
     classes: tuple[str, ...] = ()
@@ -67,6 +68,7 @@ class StreamModule(pl.LightningModule, ABC):
         self.total_images, self.batch_size = total_images, batch_size
         logged = ("loss", *parts) if len(parts) > 1 else ("loss",)
         self.held_out = torch.nn.ModuleDict({name: MeanMetric() for name in logged})
+        self.steps = 0
         self.losses: Tensor | None = None
         self.shown: dict[str, Tensor | float] = {}
         self.gradient_norm: Tensor | None = None
@@ -96,6 +98,9 @@ class StreamModule(pl.LightningModule, ABC):
         """Leaves this device its part of the weights, under a strategy that shares them out."""
         if self.device_mesh is not None and not isinstance(self, FSDPModule):
             share_weights(self, self.device_mesh["data_parallel"])
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.steps = self.trainer.global_step
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Numbers reach loggers at logged steps alone, where they are those of all ranks: a number

@@ -24,9 +24,9 @@ class Throughput(Callback):
     ``images_per_second`` over all ranks; ``data_wait``, the share of this rank's time since it was
     last logged in which it waited for a batch; ``teraflops``, 10^12 operations a second over all
     ranks, of which the matrix products and convolutions of one image's loss and gradient are
-    counted once, in eager execution, unless devices have but parts of the weights;
-    ``utilisation``, its share of what the devices are made for, where Lightning knows that;
-    ``memory_peak_gib``, the largest of any rank: of a CUDA device what tensors took at most,
+    counted once, in the first step and in eager execution, unless devices have but parts of the
+    weights; ``utilisation``, its share of what the devices are made for, where Lightning knows
+    that; ``memory_peak_gib``, the largest of any rank: of a CUDA device what tensors took at most,
     elsewhere of the process.
     """
 

@@ -60,6 +60,7 @@ def moved(network: Network, parametrization: str) -> Any:
         (lambda: MLP((5,), width=8, depth=2), "squared_norm"),
         (lambda: UNet((1, 4, 4), 6, (1, 2), 1, attention_resolutions=(2,)), "inner_product"),
         (lambda: EnergyUNet((1, 4, 4), 8, (1, 2), 1, attention_resolutions=(2,)), "scalar"),
+        (lambda: EnergyUNet((1, 4, 4), 8, (1, 2), 1, periods=(0.5,)), "scalar"),
         (lambda: EnergyTransformer((1, 4, 4), width=8, heads=2), "scalar"),
         (lambda: NaturalConvex((5,), 4, 3, num_classes=2), "natural"),
         (lambda: NaturalConvexConv((1, 4, 4), 4, 3), "natural"),

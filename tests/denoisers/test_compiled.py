@@ -55,7 +55,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "published": lambda: PublishedEnergyTransformer(
         SHAPE, width=8, depth=1, heads=2, self_excluded=True
     ),
-    "energy unet": lambda: EnergyUNet(SHAPE, 4, (1, 2), 1, (2,), num_classes=3),
+    "energy unet": lambda: EnergyUNet(SHAPE, 4, (1, 2), 1, (2,), num_classes=3, periods=(0.5,)),
     "convex": lambda: InputConvex(SHAPE, width=8),
     "natural": lambda: NaturalConvex(SHAPE, 4, 3, num_classes=3),
     "natural conv": lambda: NaturalConvexConv(SHAPE, 4, 3),

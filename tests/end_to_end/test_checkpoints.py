@@ -123,6 +123,20 @@ def test_a_checkpoint_of_another_version_is_called_that(
     assert "version" in done.sentence
 
 
+@pytest.mark.parametrize(("name", "known"), [("num_classes", True), ("channels", False)])
+def test_a_network_that_has_come_to_take_an_argument_is_the_same_at_its_default(
+    name: str, known: bool, run: Path, tiny_unet: Path, door
+) -> None:
+    """And another where it is not at that."""
+    file = run / "checkpoints" / "last.ckpt"
+    saved = torch.load(file, weights_only=True)
+    del saved["energydiff"]["model"]["backbone"][name]
+    torch.save(saved, file)
+    done = door("validate", "--config", tiny_unet, "--trainer.default_root_dir", run)
+    assert (done.code == 0) == known
+    assert known or "another model than the one configured (they differ in backbone)" in done.err
+
+
 def test_training_writes_no_checkpoint_by_way_of_the_temporary_folder(
     tiny_mlp: Path, tmp_path: Path, door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,11 +20,9 @@ Door = Callable[..., Any]
 
 def options(config: Path, run: Path, images: int = 64) -> list[object]:
     quick = ["--monitor.every_images", 0, "--val_every_images", 0, "--finish.evaluations", 64]
-    model = ["--model.schedule", "constant", "--model.total_images", images]
-    model += [
-        "--model.teacher_share",
-        1,
-    ]  # so that a run that goes on is as one longer from the start
+    # The teacher to the end, so that a run that goes on is as one that was longer from its start.
+    model = ["--model.schedule", "constant", "--model.teacher_share", 1]
+    model += ["--model.total_images", images]
     return ["--config", config, *quick, *model, "--trainer.default_root_dir", run]
 
 

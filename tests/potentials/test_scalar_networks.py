@@ -60,7 +60,6 @@ DESIGNS["unet-waves"] = partial(
     blocks=1,
     num_classes=3,
     periods=(0.5, 3.0),
-    sigma_data=0.6,
 )
 every_design = pytest.mark.parametrize("design", DESIGNS)
 

@@ -36,7 +36,11 @@ CASES: dict[str, Any] = {
         "scalar",
         DenoisingScoreMatching,
     ),
-    "energy unet, dual": (lambda: EnergyUNet(SHAPE, 8, (1, 2)), "scalar", DualScoreMatching),
+    "energy unet, dual": (
+        lambda: EnergyUNet(SHAPE, 8, (1, 2), periods=(0.25,)),
+        "scalar",
+        DualScoreMatching,
+    ),
     "energy transformer, dual": (
         lambda: EnergyTransformer(SHAPE, width=16, trunk=TRUNK),
         "scalar",
