@@ -66,7 +66,7 @@ NETWORKS = {
 }
 SCALARS = {
     "energy unet": lambda: EnergyUNet(SHAPE, 8, (1, 2), 1, (2,), 8, num_classes=3),
-    "energy unet, waves": lambda: EnergyUNet(SHAPE, 8, (1, 2), 1, periods=(0.5,)),
+    "energy unet, waves": lambda: EnergyUNet(SHAPE, 8, (1, 2), 1, num_classes=3, periods=(0.5,)),
     "energy transformer": lambda: EnergyTransformer(SHAPE, width=8, heads=2, num_classes=3),
     "published": lambda: PublishedEnergyTransformer(SHAPE, width=8, heads=2, num_classes=3),
 }
