@@ -18,7 +18,7 @@ class NoisyBatch:
         noise: ε ~ N(0, I), like x0.
         sigma_data: σ_d.
         label: (B,), −1 for unknown; only for a model with classes.
-        mean: E[x0 | x], like x0, where a teacher knows it.
+        mean: E[x0 | x], like x0, where a teacher or all of the data tell it.
     """
 
     x0: Tensor

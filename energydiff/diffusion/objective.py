@@ -133,8 +133,8 @@ class MaximumLikelihood(Objective):
     def __call__(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
         if batch.mean is not None:
             raise UserError(
-                "a likelihood is of data and has no use for a teacher's mean: distil by"
-                " DenoisingScoreMatching or DualScoreMatching."
+                "a likelihood is of data and has no use for the mean of a teacher or of"
+                " model.stable_targets: train by DenoisingScoreMatching or DualScoreMatching."
             )
         energy = denoiser.require_energy()(batch.x, batch.sigma, batch.label)
         return {"likelihood": energy / denoiser.dim}

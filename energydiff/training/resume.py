@@ -21,6 +21,7 @@ FREE = (
 RECORDED = (
     *("model.learning_rate", "model.betas", "model.weight_decay", "model.schedule"),
     *("model.warmup_images", "model.total_images", "model.teacher_share"),
+    "model.stable_targets",
     *("ema", "train_images", "train_names"),
     *("trainer.precision", "trainer.gradient_clip_val"),
 )

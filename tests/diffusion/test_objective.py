@@ -158,7 +158,7 @@ def test_only_a_density_by_construction_is_trained_by_its_likelihood() -> None:
     part.mean().backward()
     assert all(bool(p.grad.any()) for p in natural.parameters())
     taught = replace(gaussian_batch(5, 0.5), mean=torch.zeros(5, DIM))
-    with pytest.raises(UserError, match="no use for a teacher"):
+    with pytest.raises(UserError, match="no use for the mean of a teacher"):
         objective(natural, taught)
     with pytest.raises(UserError, match="EnergyDenoiser is no density by construction"):
         objective.prepare(build_denoiser(MLP((DIM,), width=8, depth=1), STD))
