@@ -3,10 +3,10 @@
     python -m benchmarks.distil [--seeds 0 1 2] [--fashion path/to/fashion-mnist] [-n 1000]
 
 Trains the baseline of digits with every seed, and from each an energy on the same network, by
-``energydiff distil``, in 15 % of its images; the same energy from data alone in as many operations.
-Of the first seed also with the teacher to the end, and from the teacher's weights without its
-denoiser. With --fashion the same once on Fashion-MNIST. What is trained already is kept. Prints
-held-out loss and distances.
+``energydiff distil``, in 15 % of its images: from its weights on the exact mean of the data, from
+its weights on what it says and then on the data, and from no weights on the exact mean. Of the
+first seed also from its weights on the data. With --fashion the same once on Fashion-MNIST. What is
+trained already is kept. Prints held-out loss and distances.
 """
 
 import argparse
@@ -32,14 +32,12 @@ from energydiff.sampling import certify
 SIGMAS = torch.logspace(-1.5, 0.9, 9).tolist()
 HELD_OUT_IMAGES = 2_000
 CERTIFIED = 64  # trajectories
-# A step of ½⟨u, F(u)⟩ is six forward passes of F, and a teacher's answer a seventh.
-TEACHER = 1 / 6
-# Of all energies: many small steps at a high rate, for a training that is short.
 ENERGY = (
     *("--model.parametrization", "inner_product"),
-    *("--data.batch_size", "32", "--model.learning_rate", "5e-3"),
+    *("--model.objective", "energydiff.diffusion.DualScoreMatching"),
 )
-DUAL = ("--model.objective", "energydiff.diffusion.DualScoreMatching")
+STABLE = ("--model.stable_targets", "true")
+WEIGHTS = ("--model.teacher_share", "0")
 QUIET = ("--monitor.every_images", "0", "--val_every_images", "0")
 
 
@@ -49,7 +47,8 @@ class Task:
 
     Attributes:
         images: of the baseline. ``distilled`` of the energy.
-        options: of all trainings. ``energy`` of those of energies.
+        few: of energies: many small steps at a high rate, for a training that is short.
+        options: of all trainings.
     """
 
     name: str
@@ -57,8 +56,8 @@ class Task:
     data: EvaluationData
     images: int
     distilled: int
+    few: Sequence[str]
     options: Sequence[str] = ()
-    energy: Sequence[str] = ENERGY
 
     def arguments(self, seed: int, images: int) -> list[str]:
         """Of fit, whatever is trained."""
@@ -88,13 +87,15 @@ def main() -> None:
 
 def tasks(fashion: Path | None) -> list[Task]:
     """On digits and, where its files are given, on Fashion-MNIST."""
+    few = ("--data.batch_size", "32", "--model.learning_rate", "5e-3")
     digits = EvaluationData(small_reference=True)
-    found = [Task("digits", "digits/baseline_unet", digits, 320_000, 48_000)]
+    found = [Task("digits", "digits/baseline_unet", digits, 320_000, 48_000, few)]
     if fashion:
+        few = ("--data.batch_size", "16", "--model.learning_rate", "3e-3")
         data = EvaluationData(Idx(fashion, labels=True))
         root = ("--data.source.root", str(fashion))
-        config, energy = "fashion_mnist/baseline_unet", (*ENERGY, *DUAL)
-        found.append(Task("fashion", config, data, 40_000, 6_016, root, energy))
+        config = "fashion_mnist/baseline_unet"
+        found.append(Task("fashion", config, data, 200_000, 30_016, few, root))
     return found
 
 
@@ -102,28 +103,28 @@ def train(
     task: Task, seeds: Sequence[int], out: Path, jobs: int
 ) -> dict[str, tuple[int, list[Path]]]:
     """What is missing; of each arm the images of a run and its runs, by seed."""
-    equal = round(task.distilled * (1 + TEACHER / 2) / 32) * 32  # asked in half of the images
 
     def runs(arm: str, images: int, seeds: Sequence[int] = seeds) -> dict[int, Path]:
-        name = arm.replace("'", "").replace(" ", "_")
+        name = arm.replace(" ", "_")
         arms[arm] = images, [out / task.name / f"{name}_{images}_{seed}" for seed in seeds]
         return dict(zip(seeds, arms[arm][1], strict=True))
 
-    def few(seed: int) -> list[str]:
-        return [*task.arguments(seed, task.distilled), *task.energy]
+    def few(seed: int, *more: str) -> list[str]:
+        return [*task.arguments(seed, task.distilled), *ENERGY, *task.few, *more]
 
     arms: dict[str, tuple[int, list[Path]]] = {}
     teachers = runs("baseline", task.images)
     train_missing({run: task.arguments(s, task.images) for s, run in teachers.items()}, jobs)
-    taught = runs("distilled", task.distilled)
-    train_missing({run: [str(teachers[s]), *few(s)] for s, run in taught.items()}, jobs, "distil")
-    alone = runs("data alone", equal)
-    train_missing({r: [*task.arguments(s, equal), *task.energy] for s, r in alone.items()}, jobs)
-    seed = seeds[0]
-    for arm, share in {"teacher to the end": "1", "teacher's weights alone": "0"}.items():
-        run = runs(arm, task.distilled, [seed])[seed]
-        given = [str(teachers[seed]), *few(seed), "--model.teacher_share", share]
-        train_missing({run: given}, jobs, "distil")
+    for arm, taught, more in (
+        ("distilled", seeds, (*WEIGHTS, *STABLE)),
+        ("teacher first", seeds, ()),
+        ("weights and draws", seeds[:1], WEIGHTS),
+    ):
+        missing = runs(arm, task.distilled, taught)
+        given = {run: [str(teachers[s]), *few(s, *more)] for s, run in missing.items()}
+        train_missing(given, jobs, "distil")
+    alone = runs("data alone", task.distilled)
+    train_missing({run: few(s, *STABLE) for s, run in alone.items()}, jobs)
     return arms
 
 

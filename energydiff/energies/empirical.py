@@ -81,7 +81,9 @@ class EmpiricalData(Energy):
         x = x.flatten(1).to(sigma.dtype)
         for points in self.data.split(self.chunk):
             y = points.flatten(1).to(sigma.dtype)
-            squared = x.square().sum(1, keepdim=True) + y.square().sum(1) - 2 * x @ y.T
+            # vecdot: a sum of squares would write them all down first, and cost more than x @ y.T.
+            norms = torch.linalg.vecdot(y, y)
+            squared = x.square().sum(1, keepdim=True) + norms - 2 * x @ y.T
             yield -squared / (2 * sigma[:, None] ** 2), y
 
     def _posterior(self, x: Tensor, sigma: Tensor, *, mean: bool) -> tuple[Tensor, Tensor | None]:
