@@ -13,6 +13,7 @@ from energydiff.cli.training import EnergyDiffCLI
 from energydiff.completion.training import FORMAT
 from energydiff.saving import CHECKPOINT_KEY
 from energydiff.training.checkpoint import Checkpoint
+from energydiff.training.module import DiffusionModule
 from energydiff.training.nonfinite import WEIGHTS, read, replay
 
 SHOWN = 8
@@ -44,6 +45,8 @@ def again(step: Path, accelerator: str = "auto", precision: str | None = None) -
     )
     command.model.load_state_dict(checkpoint.content["current_model_state"])
     command.model.steps = report["step"]
+    if isinstance(command.model, DiffusionModule):
+        command.model.prepare_targets(command.datamodule)
     device = command.trainer.strategy.root_device.type
     where = f"on {device} in {command.trainer.precision}"
     table = Table(title=f"Step {report['step']}, {where}", title_justify="left")

@@ -23,6 +23,7 @@ class NoiseBlindObjective(Objective):
     """A regression of ∇E of a noise-blind energy on a multiple of ε − x0."""
 
     noise = UniformTime()
+    takes_mean = False
 
     def prepare(self, denoiser: Denoiser) -> None:
         if not denoiser.noise_blind:

@@ -34,11 +34,13 @@ class Objective(ABC):
     Attributes:
         parts: their names.
         fixes_gauge: it leaves no c(σ) free, so no gauge is to be calibrated.
+        takes_mean: it learns as well from E[x0 | x] in the place of x0.
         noise: the distribution of σ where none is chosen.
     """
 
     parts: tuple[str, ...] = ("denoising",)
     fixes_gauge: bool = False
+    takes_mean: bool = True
     noise: NoiseLevels = LogNormal()
 
     def prepare(self, denoiser: Denoiser) -> None:
@@ -47,6 +49,14 @@ class Objective(ABC):
             raise UserError(
                 f"{type(self).__name__} trains models that know their noise; for a noise-blind"
                 " energy use EquilibriumMatching or EnergyMatching."
+            )
+
+    def require_mean(self) -> None:
+        """``UserError`` if a posterior mean is of no use to it."""
+        if not self.takes_mean:
+            raise UserError(
+                f"{type(self).__name__} has no use for the mean of a teacher or of"
+                " model.stable_targets: train by DenoisingScoreMatching or DualScoreMatching."
             )
 
     @abstractmethod
@@ -121,6 +131,7 @@ class MaximumLikelihood(Objective):
 
     parts = ("likelihood",)
     fixes_gauge = True
+    takes_mean = False
 
     def prepare(self, denoiser: Denoiser) -> None:
         super().prepare(denoiser)
@@ -132,10 +143,7 @@ class MaximumLikelihood(Objective):
 
     def __call__(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
         if batch.mean is not None:
-            raise UserError(
-                "a likelihood is of data and has no use for the mean of a teacher or of"
-                " model.stable_targets: train by DenoisingScoreMatching or DualScoreMatching."
-            )
+            self.require_mean()
         energy = denoiser.require_energy()(batch.x, batch.sigma, batch.label)
         return {"likelihood": energy / denoiser.dim}
 

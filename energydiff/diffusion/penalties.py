@@ -126,6 +126,9 @@ class Penalised(nn.Module, Objective):
         for penalty in self._penalties():
             penalty.prepare(denoiser.require_energy())
 
+    def require_mean(self) -> None:
+        self.objective.require_mean()
+
     def forward(self, denoiser: Denoiser, batch: NoisyBatch) -> dict[str, Tensor]:
         energy = denoiser.require_energy()
         losses = self.objective(denoiser, batch)

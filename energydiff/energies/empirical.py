@@ -81,8 +81,8 @@ class EmpiricalData(Energy):
         x = x.flatten(1).to(sigma.dtype)
         for points in self.data.split(self.chunk):
             y = points.flatten(1).to(sigma.dtype)
-            # vecdot: a sum of squares would write them all down first, and cost more than x @ y.T.
-            norms = torch.linalg.vecdot(y, y)
+            # Not a sum of squares, which are written down first: that took longer than x @ y.T.
+            norms = torch.linalg.vector_norm(y, dim=1).square()
             squared = x.square().sum(1, keepdim=True) + norms - 2 * x @ y.T
             yield -squared / (2 * sigma[:, None] ** 2), y
 

@@ -47,6 +47,8 @@ class Subspace:
 def krylov(product: Product, start: Tensor, dimension: int) -> Subspace:
     """The Krylov space of ``start`` (B, s, d), s directions of each operator, none of them all 0.
 
+    The values of an operator that is not finite are NaN.
+
     Args:
         product: (B, d) to (B, d), a symmetric operator of each sample.
         dimension: m, at most d; with d the Ritz pairs are the eigenpairs.
@@ -65,8 +67,11 @@ def krylov(product: Product, start: Tensor, dimension: int) -> Subspace:
         basis[:, i] = rest / rest.norm(dim=1, keepdim=True).clamp(min=torch.finfo(rest.dtype).tiny)
         images[:, i] = product(basis[:, i].contiguous())
     matrix = images @ basis.mT
-    values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.mT))
-    return Subspace(basis, images, values, vectors)
+    matrix = 0.5 * (matrix + matrix.mT)
+    # eigh fails on what is not finite, as the Hessian of a model that diverged: one sample of all.
+    finite = matrix.isfinite().all(2).all(1)[:, None]
+    values, vectors = torch.linalg.eigh(torch.where(finite[..., None], matrix, 0.0))
+    return Subspace(basis, images, torch.where(finite, values, torch.nan), vectors)
 
 
 def lanczos(product: Product, start: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,8 +14,10 @@ def learn_from(module: DiffusionModule, teacher: SavedModel, name: str) -> None:
         name: where the teacher lies.
 
     Raises:
-        UserError: the two are not of the same samples, values, classes and noise.
+        UserError: the two are not of the same samples, values, classes and noise, or the module
+            learns from no mean.
     """
+    module.objective.require_mean()
     told = Teacher(teacher.denoiser)
     learner, known = module.denoiser, teacher.denoiser
     if known.shape != learner.shape:

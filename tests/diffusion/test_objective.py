@@ -1,6 +1,7 @@
 """The denoising loss: its scale, its optimum and its shape."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,9 +11,15 @@ from torch.testing import assert_close
 
 from energydiff.denoisers import EnergyDenoiser, build_denoiser
 from energydiff.diffusion import (
+    DenoisingScoreMatching,
     DualScoreMatching,
+    EnergyMatching,
+    EquilibriumMatching,
     MaximumLikelihood,
     NoisyBatch,
+    Objective,
+    Penalised,
+    RisingFreeEnergy,
     denoising_loss,
 )
 from energydiff.energies import EmpiricalData, Energy, GaussianMixture
@@ -147,6 +154,23 @@ def test_the_likelihood_is_in_nats_per_dimension_and_best_for_the_data_s_own_den
         expected = entropy + 0.5 * (ratio - 1 - math.log(ratio))
         error = part.std().item() / len(part) ** 0.5
         assert part.mean().item() == pytest.approx(expected, abs=5 * error)
+
+
+@pytest.mark.parametrize(
+    ("objective", "takes"),
+    [
+        (DenoisingScoreMatching(), True),
+        (DualScoreMatching(), True),
+        (Penalised(DualScoreMatching(), [RisingFreeEnergy()]), True),
+        (Penalised(MaximumLikelihood(), [RisingFreeEnergy()]), False),
+        (EquilibriumMatching(), False),
+        (EnergyMatching(), False),
+    ],
+)
+def test_an_objective_that_learns_from_no_mean_says_so(objective: Objective, takes: bool) -> None:
+    refused = pytest.raises(UserError, match="has no use for the mean of a teacher")
+    with nullcontext() if takes else refused:
+        objective.require_mean()
 
 
 def test_only_a_density_by_construction_is_trained_by_its_likelihood() -> None:

@@ -12,8 +12,11 @@ import torch
 import yaml
 
 import energydiff
+from energydiff.cli import replay
 from energydiff.denoisers import network_of
+from energydiff.diffusion import Teacher
 from energydiff.saving import CHECKPOINT_KEY, LAST_CHECKPOINT
+from energydiff.training import nonfinite
 
 Door = Callable[..., Any]
 
@@ -170,3 +173,21 @@ def test_without_a_teacher_there_is_a_sentence(
     done = door("distil", *given, *options(tiny_mlp, tmp_path / "run"))
     assert sentence in done.sentence, done.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_step_taken_again_has_the_exact_mean_of_the_data(
+    door: Door, tiny_mlp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = tmp_path / "run", list[Any]()
+    more = ("--monitor.every_images", 0, "--model.learning_rate", 1e30, "--model.total_images", 96)
+    given = ("--config", tiny_mlp, "--model.stable_targets", "true", *more)
+    assert door("fit", *given, "--trainer.default_root_dir", run).code != 0
+
+    def replayed(trainer: Any, module: Any, batches: Any) -> Any:
+        seen.append(module.data_mean)
+        return nonfinite.replay(trainer, module, batches)
+
+    monkeypatch.setattr(replay, "replay", replayed)
+    (kept,) = (run / "nonfinite").iterdir()
+    assert door("replay", kept, "--accelerator", "cpu").code == 0
+    assert seen and all(isinstance(told, Teacher) for told in seen)

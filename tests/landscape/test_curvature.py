@@ -125,3 +125,11 @@ def test_a_gauge_that_lifts_v_at_low_noise_is_seen() -> None:
     energy = Lifted(torch.randn(4, 3).double())
     found = curvature(energy, torch.randn(10, 3).double(), 1.0)
     assert found.rising_share == 1 and math.isclose(float(found.highest.max()), 1, rel_tol=0.5)
+
+
+def test_an_operator_that_is_not_finite_has_no_values_and_spoils_no_other() -> None:
+    matrix = symmetric(3, 6)
+    matrix[1, 2, 2] = math.inf
+    low, high, _ = lanczos(product(matrix), torch.randn(3, 6).double(), 6)
+    assert torch.isfinite(torch.stack([low, high])).tolist() == [[True, False, True]] * 2
+    assert_close(low[[0, 2]], torch.linalg.eigvalsh(matrix[[0, 2]])[:, 0])

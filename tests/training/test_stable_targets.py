@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.testing import assert_close
 from energydiff.data import Digits, Subset
 from energydiff.denoisers import build_denoiser
 from energydiff.diffusion import MaximumLikelihood, NoisyBatch, Teacher
-from energydiff.energies import GaussianMixture
+from energydiff.energies import EmpiricalData
 from energydiff.errors import UserError
 from energydiff.potentials import MLP, NaturalConvex
 from energydiff.saving import SavedModel
@@ -72,16 +73,37 @@ def test_the_target_is_the_mean_over_all_training_samples(
             assert_close(target.double(), mean, rtol=0, atol=1e-5)
 
 
-def test_its_gradient_is_that_of_the_draws_in_the_mean(make_trainer: MakeTrainer) -> None:
-    """Of every image of the data under the same noise, D at one x: the mean target is E[x0 | x]."""
-    points = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
-    told = Teacher(GaussianMixture(points, 1e-9))
-    index = torch.arange(3).repeat(40_000)
-    x0, sigma = points[index], torch.full((len(index),), 0.8, dtype=torch.float64)
-    batch = NoisyBatch(x0, sigma, torch.randn_like(x0), 1.0)
-    features = torch.stack([batch.x.new_ones(len(x0)), *batch.x.T, batch.x[:, 0].tanh()])
-    draws, means = (features @ b.target / len(x0) for b in (batch, told.inform(batch)))
-    assert_close(draws, means, rtol=0, atol=0.02)
+def test_it_is_the_draw_in_the_mean_with_less_noise() -> None:
+    """What any network is regressed on: E[f(x) x0] = E[f(x) E[x0 | x]], for f a few sinusoids."""
+    data = DiffusionData(Digits(), Subset(8))
+    points, count = data.train_source.clean(), 40_000
+    x0, sigma = points[torch.arange(count) % 8], torch.full((count,), 3.0)
+    batch = NoisyBatch(x0, sigma, torch.randn_like(x0), data.sigma_data)
+    informed = stable_targets.exact_mean(data).inform(batch)
+    f = (batch.x.flatten(1) @ torch.randn(64, 5) / 30).sin()
+    difference = (informed.target - x0).flatten(1)
+    products = torch.einsum("nf,nd->nfd", f, difference)
+    error = products.std(0) / count**0.5
+    assert (products.mean(0).abs() < 5.5 * error + 1e-6).all()
+    spread = difference.var(0).sum()  # E Var[x0 | x]
+    assert 0.3 < spread / points.flatten(1).var(0).sum() < 0.9
+
+
+def test_a_sample_that_stands_in_for_another_counts_twice() -> None:
+    data = DiffusionData(Digits(), Subset(4))
+    data.train_source.places = np.array([0, 1, 1, 2, 3])
+    known = stable_targets.exact_mean(data).denoiser
+    assert isinstance(known, EmpiricalData)
+    assert torch.equal(known.data, data.train_source.clean()[[0, 1, 1, 2, 3]])
+
+
+def test_it_ends_where_it_is_turned_off(data: DiffusionData, make_trainer: MakeTrainer) -> None:
+    module = learner(data)
+    make_trainer(max_steps=1).fit(module, data)
+    assert module.data_mean is not None
+    module.stable_targets = False
+    make_trainer(max_steps=1).fit(module, data)
+    assert module.data_mean is None
 
 
 def test_a_teacher_has_its_share_first_and_no_held_out_loss_has_either(
@@ -126,7 +148,9 @@ def test_what_has_no_such_mean_is_refused(
     with pytest.raises(UserError, match="takes all training samples from a DiffusionData"):
         fit(data, learner(data), loader)
     monkeypatch.setattr(stable_targets, "STACK_BYTES", 400)
-    with pytest.raises(UserError, match=r"samples, which here are .* GiB.*data\.subset"):
+    with pytest.raises(
+        UserError, match=r"samples, which here are .* MiB, and at most .* MiB.*data\.subset"
+    ):
         fit(data, learner(data))
 
 
