@@ -45,8 +45,8 @@ def again(step: Path, accelerator: str = "auto", precision: str | None = None) -
     )
     command.model.load_state_dict(checkpoint.content["current_model_state"])
     command.model.steps = report["step"]
-    if isinstance(command.model, DiffusionModule):
-        command.model.prepare_targets(command.datamodule)
+    if isinstance(command.model, DiffusionModule) and command.model.stable_targets:
+        command.model.learn_mean_of(command.datamodule)
     device = command.trainer.strategy.root_device.type
     where = f"on {device} in {command.trainer.precision}"
     table = Table(title=f"Step {report['step']}, {where}", title_justify="left")

@@ -120,19 +120,19 @@ class DiffusionModule(StreamModule):
         foreign = isinstance(network, Wrapped) or not is_ours(type(network))
         if network is not None and foreign and self.denoiser.energy is not None:
             require_smooth(network)
-        self.prepare_targets(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.data_mean = None
+        if self.stable_targets:
+            self.learn_mean_of(self.trainer.datamodule)  # type: ignore[attr-defined]
 
-    def prepare_targets(self, data: object) -> None:
-        """What of the data to train on must be known beforehand, as a step needs it.
+    def learn_mean_of(self, data: object) -> None:
+        """Takes the exact mean of the data to train on as what is learned of them.
 
         Raises:
             UserError: see :func:`~energydiff.training.stable_targets.exact_mean`; or the objective
                 learns from no mean.
         """
-        self.data_mean = None
-        if self.stable_targets:
-            self.objective.require_mean()
-            self.data_mean = exact_mean(data)
+        self.objective.require_mean()
+        self.data_mean = exact_mean(data)
 
     def start_from(self, other: Denoiser, name: str) -> None:
         """Takes the weights of another model of the same network.
