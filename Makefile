@@ -31,9 +31,10 @@ notebooks: .venv/installed  ## run the notebooks anew and store what they show
 cost: .venv/installed  ## what an energy costs beside the same network without one
 	$(BIN)/python -m benchmarks.cost
 
-pretrained: demo  ## remake the export in pretrained/
+pretrained: .venv/installed  ## remake the export in pretrained/
+	$(BIN)/python -m benchmarks.demo --total_images 320000 --out runs/pretrained
 	mkdir -p pretrained/digits_energy_unet
-	cp runs/demo/energy/export/* pretrained/digits_energy_unet/
+	cp runs/pretrained/energy/export/* pretrained/digits_energy_unet/
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
