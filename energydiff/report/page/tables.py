@@ -253,10 +253,15 @@ def _average(ema: dict[str, Any]) -> str | None:
 
 
 def _settings(values: dict[str, Any]) -> str:
-    values = {k: v for k, v in values.items() if k not in ("shape", "num_classes")}
+    def told(value: Any) -> str:
+        if value in (None, []):
+            return "none"
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
     return "; ".join(
-        f"{name.replace('_', ' ')} {', '.join(map(str, v)) if isinstance(v, list) else v}"
-        for name, v in values.items()
+        f"{name.replace('_', ' ')} {told(value)}"
+        for name, value in values.items()
+        if name not in ("shape", "num_classes")
     )
 
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from energydiff.data import Folder, Normalization
+from energydiff.denoisers import build_denoiser
 from energydiff.energies import GaussianMixture, NoiseRange
 from energydiff.errors import UserError
 from energydiff.evaluation import OpenedModel
 from energydiff.evaluation.data import EvaluationData
 from energydiff.evaluation.records import Comparison, Interval
+from energydiff.potentials import EnergyUNet
 from energydiff.report.page import PageModel, page_model, write_page
 from energydiff.saving import LAST_CHECKPOINT, SavedModel, save_model
 
@@ -105,6 +107,15 @@ def test_what_was_trained_is_there(page: Path) -> None:
     assert reader.row("parametrization") == ["inner_product"]
     assert "baseline: no metrics of the training were kept." in reader.text
     assert "has no energy, so there is nothing to certify" in reader.text
+
+
+def test_a_setting_that_is_empty_is_none(tmp_path: Path) -> None:
+    denoiser = build_denoiser(EnergyUNet((1, 6, 6), 4, (1, 2), 1, ()), 0.5, "scalar")
+    denoiser.noise = NoiseRange(0.02, 10.0)
+    save_model(SavedModel(denoiser, Normalization(0, 16)), tmp_path / "unet")
+    model = page_model(OpenedModel.at(tmp_path / "unet"), count=2)
+    settings = written([model], None, tmp_path / "report.html").row("settings")[0]
+    assert "multipliers 1, 2;" in settings and "periods none" in settings
 
 
 def test_a_failed_control_takes_the_verdict_back(
