@@ -136,7 +136,7 @@ def trained(parametrization: str, steps: int) -> Denoiser:
             optimiser.step()
             schedule.step()
             tell(step + 1)
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def _drawn(mixture: GaussianMixture, generator: torch.Generator) -> Tensor:
