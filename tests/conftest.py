@@ -66,12 +66,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Callable[..., Finished]:
-    """``python *arguments`` in a folder, in a process of its own with one thread, killed after
-    a time; ``energydiff`` as the first argument is the installed command."""
+    """``python *arguments`` in a folder, in a process of its own with one thread, which may take a
+    time; ``energydiff`` as the first argument is the installed command."""
     output = tmp_path_factory.mktemp("output")
     common = {"OMP_NUM_THREADS": "1", "ENERGYDIFF_CACHE": str(shared / "cache")}
 
-    def run(*arguments: object, folder: Path, timeout: float = 240, **variables: str) -> Finished:
+    def run(*arguments: object, folder: Path, timeout: float = 600, **variables: str) -> Finished:
         names = {
             "arguments": [str(argument) for argument in arguments],
             "folder": folder,
@@ -82,11 +82,13 @@ def python(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Callable[.
         process = FORKS.Process(target=runpy.run_path, args=(str(FORKED), names))
         process.start()
         process.join(timeout)
-        if process.exitcode is None:
+        late = process.exitcode is None
+        if late:
             process.kill()
             process.join()
-        assert process.exitcode is not None
         out, err = ((output / name).read_text() for name in ("out.txt", "err.txt"))
+        assert not late, f"not done after {timeout:g} s, having said: {err[-2000:]}"
+        assert process.exitcode is not None
         return Finished(process.exitcode, out, err)
 
     return run

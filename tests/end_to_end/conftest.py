@@ -32,9 +32,9 @@ def process(python: Door) -> Door:
     """Runs the command in a process of its own, where the callbacks of this folder are to be had
     by name."""
 
-    def run(*arguments: object, timeout: float = 240) -> Any:
+    def run(*arguments: object, **options: Any) -> Any:
         command = ["-m", "energydiff", *arguments]
-        return python(*command, folder=ROOT, timeout=timeout, PYTHONPATH=str(HERE))
+        return python(*command, folder=ROOT, PYTHONPATH=str(HERE), **options)
 
     return run
 

@@ -328,7 +328,6 @@ def test_two_ranks_draw_what_one_draws(process, digits_model, tmp_path: Path) ->
         done = process(
             *("evaluate", "compare", *models, "--data", "configs/data/digits.yaml", *FEW),
             *("--curve", "[1]", "--devices", devices, "--store", tmp_path / str(devices)),
-            timeout=600,
         )
         assert done.code == 0, done.err
         assert done.out.count("Written to") == 1

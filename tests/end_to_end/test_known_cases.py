@@ -25,7 +25,6 @@ def trained(process, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path
             *("fit", "--config", "configs/digits/energy_mlp.yaml"),
             *("--model.total_images", images, "--monitor.every_images", 10**9),
             *("--trainer.default_root_dir", runs[images]),
-            timeout=600,
         )
         assert done.code == 0, done.err
     return runs
@@ -59,4 +58,6 @@ def test_half_the_training_is_found_worse(
     found = compare(measurement, [half], [whole], steps=(18,))
     assert found.verdict == "worse", found.frechet
     assert found.kid.verdict == "worse", found.kid
-    assert found.controls is not None and found.controls.same.verdict == "not separable"
+    # One control in twenty is separable by chance, so that it is held by its size alone.
+    assert found.controls is not None
+    assert found.frechet.mean > 3 * abs(found.controls.same.mean)

@@ -218,7 +218,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(python, export, tmp_pat
         how = ("--steps", 1, "--batch_size", 100, "--accelerator", "cpu")
         out = tmp_path / str(count)
         arguments = ("sample", model, "-n", count, "--out", out, *how)
-        done = python(WATCHED, -1, *arguments, folder=HERE, timeout=600)
+        done = python(WATCHED, -1, *arguments, folder=HERE)
         assert done.code == 0, done.err
         peaks.append(int(done.out.split("peak")[1]))
     with np.load(out / "samples.npz") as archive:
