@@ -4,7 +4,7 @@
 operations with the same seeds on the same images (at once, one thread each), compares 1,000 samples
 of each from the same noises as ``energydiff evaluate compare`` does, and writes the page, pictures
 and ``summary.json`` to ``runs/demo/``. A second run finds both models trained and only compares.
-By default it trains half as long as the configurations, to be over in some five minutes.
+By default it trains half as long as the configurations, to be over in some six minutes.
 """
 
 import argparse
