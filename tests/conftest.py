@@ -66,8 +66,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Callable[..., Finished]:
-    """``python *arguments`` in a folder, in a process of its own with one thread, which may take a
-    time; ``energydiff`` as the first argument is the installed command."""
+    """``python *arguments`` in a folder, in a process of its own with one thread, for ``timeout``
+    seconds at most; ``energydiff`` as the first argument is the installed command."""
     output = tmp_path_factory.mktemp("output")
     common = {"OMP_NUM_THREADS": "1", "ENERGYDIFF_CACHE": str(shared / "cache")}
 
